@@ -1,0 +1,119 @@
+//! Lines encoded once as WebSocket frames, shared by every receiver.
+//!
+//! A server's frames are not masked (RFC 6455 5.1), so a frame is the same for all: it is
+//! encoded when the line arrives and never again. What travels through the room is a reference
+//! to these bytes.
+
+use bytes::Bytes;
+
+use crate::line;
+
+/// Lines of one sender, ready to be written to anybody's socket.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The seat that said them.
+    pub from: u64,
+    /// One unmasked text frame for each line.
+    pub frames: Bytes,
+    /// How many lines.
+    pub lines: u64,
+    /// How many lines the room had had before.
+    pub before: u64,
+}
+
+/// Lines on their way into a [`Batch`], and into the journal as the same text.
+#[derive(Debug)]
+pub struct Lines<'a> {
+    name: &'a str,
+    /// One unmasked text frame for each line.
+    pub frames: Vec<u8>,
+    /// `Received from NAME: text` for each line.
+    pub journal: Vec<u8>,
+    /// How many lines.
+    pub count: u64,
+}
+
+impl<'a> Lines<'a> {
+    /// No lines yet, of the sender called `name`.
+    #[must_use]
+    pub fn of(name: &'a str) -> Self {
+        Self {
+            name,
+            frames: Vec::new(),
+            journal: Vec::new(),
+            count: 0,
+        }
+    }
+
+    /// Adds one line, made safe to show.
+    pub fn push(&mut self, line: &str) {
+        let text = line::clean(line);
+        let parts = [self.name, ": ", &text];
+        text_frame(&mut self.frames, &parts);
+        for part in ["Received from "].iter().chain(&parts).chain(&["\n"]) {
+            self.journal.extend_from_slice(part.as_bytes());
+        }
+        self.count += 1;
+    }
+}
+
+/// The frame that tells a reader how many lines it did not get.
+#[must_use]
+pub fn missed(lines: u64) -> Bytes {
+    let mut frame = Vec::new();
+    text_frame(&mut frame, &["* ", &lines.to_string(), " messages missed"]);
+    frame.into()
+}
+
+/// Appends one final, unmasked text frame (RFC 6455 5.2) whose payload is `parts` joined.
+fn text_frame(out: &mut Vec<u8>, parts: &[&str]) {
+    const FINAL_TEXT: u8 = 0x81;
+    let len: usize = parts.iter().map(|part| part.len()).sum();
+    out.push(FINAL_TEXT);
+    match (u8::try_from(len), u16::try_from(len)) {
+        (Ok(short @ ..=125), _) => out.push(short),
+        (_, Ok(medium)) => {
+            out.push(126);
+            out.extend_from_slice(&medium.to_be_bytes());
+        }
+        _ => {
+            out.push(127);
+            out.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+    for part in parts {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::{FutureExt, StreamExt};
+    use tokio_websockets::ClientBuilder;
+
+    /// The library on the other side is the judge of the encoding, at each form of the length.
+    #[test]
+    fn the_library_reads_what_is_encoded_here() {
+        for len in [0, 1, 125, 126, 65_535, 65_536, 100_000] {
+            let text = "x".repeat(len);
+            let mut frame = Vec::new();
+            text_frame(&mut frame, &[&text]);
+            let stream = tokio::io::join(&frame[..], tokio::io::sink());
+            let mut ws = ClientBuilder::new().take_over(stream);
+            let message = ws.next().now_or_never().unwrap().unwrap().unwrap();
+            assert_eq!(line::text(&message), Ok(&*text));
+        }
+    }
+
+    #[test]
+    fn a_line_carries_its_senders_name() {
+        let mut lines = Lines::of("127.0.0.1:1");
+        lines.push("hi");
+        lines.push("\x1b");
+        assert_eq!(&lines.frames[2..17], b"127.0.0.1:1: hi");
+        let journal = "Received from 127.0.0.1:1: hi\nReceived from 127.0.0.1:1: \u{FFFD}\n";
+        assert_eq!(lines.journal, journal.as_bytes());
+        assert_eq!(lines.count, 2);
+    }
+}

@@ -1,0 +1,199 @@
+//! The server: a room, a listener, and one task for each connection.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chat_pair::connect::plain;
+use chat_pair::handshake::{self, Refusal, Rules};
+use chat_pair::journal::Journal;
+use chat_pair::limits::Limits;
+use chat_pair::listener::Listener;
+use chat_pair::relay::relay;
+use chat_pair::room::{Door, Room};
+use chat_pair::{close, flags};
+use tokio::net::TcpStream;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
+
+fn main() -> ExitCode {
+    let ended = match flags::parse::<flags::Server>("server") {
+        Ok(flags) => run(&flags),
+        Err(exit) => return exit,
+    };
+    let Err(line) = ended else {
+        return ExitCode::SUCCESS;
+    };
+    let _ = writeln!(io::stderr(), "server: {line}");
+    ExitCode::FAILURE
+}
+
+fn run(flags: &flags::Server) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| format!("cannot start: {}", plain(&error)))?;
+    runtime.block_on(serve(flags))
+}
+
+/// What the task of every connection needs.
+struct Chat {
+    door: Door,
+    journal: Journal,
+    limits: Limits,
+}
+
+async fn serve(flags: &flags::Server) -> Result<(), String> {
+    let limits = Limits::default();
+    let mut stop = Stop::listen().map_err(|error| format!("cannot start: {}", plain(&error)))?;
+    let mut listener = Listener::bind(&flags.listen).await?;
+    let journal = Journal::open(&limits);
+    journal.say(format_args!(
+        "listening on port {}",
+        listener.port().unwrap_or_default()
+    ));
+
+    let room = Room::open(&limits);
+    let (open, closing) = watch::channel(());
+    let chat = Arc::new(Chat {
+        door: room.door(),
+        journal,
+        limits,
+    });
+    let Chat {
+        journal, limits, ..
+    } = &*chat;
+    let mut connections = JoinSet::new();
+    loop {
+        // Those that are too many are let in far enough to be told so.
+        let let_in = connections.len() < limits.connections + limits.refusals;
+        tokio::select! {
+            (stream, name) = listener.accept(journal, limits), if let_in => {
+                let full = connections.len() >= limits.connections;
+                connections.spawn(connection(chat.clone(), stream, name, full, closing.clone()));
+            }
+            Some(ended) = connections.join_next() => report(ended, journal),
+            () = stop.asked() => break,
+        }
+    }
+
+    // Nobody new; handshakes end; the room closes behind the last line that was said in it.
+    drop((listener, open, room));
+    let drained = async {
+        while let Some(ended) = connections.join_next().await {
+            report(ended, journal);
+        }
+    };
+    let at_once = tokio::select! {
+        _ = timeout(limits.drain, drained) => false,
+        () = stop.asked() => true,
+    };
+    connections.shutdown().await;
+    journal.close(Duration::from_millis(400));
+    if at_once {
+        Err("ended at once, at a second signal".to_owned())
+    } else {
+        Ok(())
+    }
+}
+
+/// One connection, from the handshake to the goodbye.
+async fn connection(
+    chat: Arc<Chat>,
+    stream: TcpStream,
+    name: String,
+    full: bool,
+    mut closing: watch::Receiver<()>,
+) {
+    let Chat {
+        door,
+        journal,
+        limits,
+    } = &*chat;
+    // A line is small and should leave at once. Failing is no reason to turn anyone away.
+    let _ = stream.set_nodelay(true);
+    let rules = Rules { origins: &[], full };
+    // Boxed, so that the memory of a handshake is not kept for the whole stay.
+    let accepted = Box::pin(handshake::accept(stream, rules, door, limits));
+    let accepted = tokio::select! {
+        accepted = accepted => accepted,
+        _ = closing.changed() => return,
+    };
+    let (mut ws, mut seat) = match accepted {
+        Ok(accepted) => accepted,
+        Err(Refusal::Answered(status, why)) => {
+            return journal.refused(format_args!(
+                "{name} was refused: {why} ({})",
+                status.as_str()
+            ));
+        }
+        Err(Refusal::Left) => return,
+    };
+    let presence = Presence::announce(&name, journal);
+    let ended = relay(&mut ws, &name, &mut seat, journal, limits).await;
+    drop((presence, seat));
+    if ended.is_worth_a_line() {
+        journal.complain(format_args!("{name} {ended}"));
+    }
+    if let Some((code, reason)) = ended.goodbye() {
+        close::close(&mut ws, code, reason, limits.close).await;
+    }
+}
+
+/// A client in the room. Dropped in every case, a panic included: each `New connection` line has
+/// its `disconnected` line.
+struct Presence<'a> {
+    name: &'a str,
+    journal: &'a Journal,
+}
+
+impl<'a> Presence<'a> {
+    fn announce(name: &'a str, journal: &'a Journal) -> Self {
+        journal.say(format_args!("New connection from {name}"));
+        Self { name, journal }
+    }
+}
+
+impl Drop for Presence<'_> {
+    fn drop(&mut self) {
+        self.journal
+            .say(format_args!("Client {} disconnected", self.name));
+    }
+}
+
+/// A panic ends the connection it happened in, and is told to the operator.
+fn report(ended: Result<(), JoinError>, journal: &Journal) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        journal.complain(format_args!(
+            "a connection ended by a fault of this server: {error}"
+        ));
+    }
+}
+
+/// SIGINT and SIGTERM.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    fn listen() -> io::Result<Self> {
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self {
+            interrupt,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! How either end leaves without losing what is on its way.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_websockets::{CloseCode, Message, WebSocketStream};
+
+/// The closing handshake (RFC 6455 7.1.2) and the end of the TCP stream, all within `deadline`.
+/// What the peer still sends is read and thrown away. When the peer or the library has sent a
+/// Close first, that one is answered or delivered instead.
+pub async fn close<S>(
+    ws: &mut WebSocketStream<S>,
+    code: CloseCode,
+    reason: &str,
+    deadline: Duration,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let goodbye = async {
+        // An error here means that a Close is under way already; the reading below sends it.
+        let _ = ws.send(Message::close(Some(code), reason)).await;
+        while let Some(Ok(_)) = ws.next().await {}
+        linger(ws.get_mut()).await;
+    };
+    let _ = tokio::time::timeout(deadline, goodbye).await;
+}
+
+/// Ends the sending side and reads until the peer ends its own. A socket closed with unread
+/// input makes the kernel send RST, and the peer loses what it had not read yet: the answer
+/// that says why.
+pub async fn linger<S>(stream: &mut S)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut unread = [0; 1024];
+    if stream.shutdown().await.is_ok() {
+        while matches!(stream.read(&mut unread).await, Ok(1..)) {}
+    }
+}
+
+/// A close code in words (RFC 6455 7.4.1 and the registry it began), with its number.
+#[must_use]
+pub fn words(code: CloseCode) -> String {
+    let code = u16::from(code);
+    let words = match code {
+        1000 => "normal closure",
+        1001 => "going away",
+        1002 => "protocol error",
+        1003 => "unsupported data",
+        1005 => "no reason given",
+        1007 => "invalid data",
+        1008 => "policy violation",
+        1009 => "message too big",
+        1011 => "internal error",
+        1012 => "restarting",
+        1013 => "try again later",
+        _ => "unknown code",
+    };
+    format!("{code}, {words}")
+}

@@ -1,0 +1,244 @@
+//! From a URL to a WebSocket, or one line that says why not.
+
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Uri;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, lookup_host};
+use tokio_websockets::{ClientBuilder, Limits as WsLimits, WebSocketStream};
+
+use crate::head::{self, Head, NoHead, Socket};
+use crate::limits::Limits;
+
+/// A `ws://` URL, checked.
+#[derive(Clone, Debug)]
+pub struct Address {
+    text: String,
+    uri: Uri,
+}
+
+impl FromStr for Address {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const FORM: &str = "a chat is at ws://HOST:PORT, for instance ws://127.0.0.1:8080";
+        let uri: Uri = text.parse().map_err(|_| FORM)?;
+        match uri.scheme_str() {
+            Some("ws") => {}
+            // The library would silently talk in clear text.
+            Some("wss") => return Err("TLS is not supported: use ws://, or a tunnel for privacy"),
+            _ => return Err(FORM),
+        }
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        if uri.host().is_none_or(str::is_empty) || text.contains('#') || authority.contains('@') {
+            return Err(FORM);
+        }
+        // `Uri` takes any digits for a port and then has none.
+        let port = authority
+            .rsplit(']')
+            .next()
+            .and_then(|end| end.split_once(':'));
+        if port.is_some() && uri.port_u16().is_none_or(|port| port == 0) {
+            return Err("the port is a number from 1 to 65535");
+        }
+        Ok(Self {
+            text: text.to_owned(),
+            uri,
+        })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Why there is no connection; shown behind "cannot connect to ws://…: ".
+#[derive(Debug)]
+pub enum Failed {
+    /// The name has no address.
+    Name(io::Error),
+    /// No address took the connection.
+    Tcp(io::Error),
+    /// What listens there did not answer within the limit.
+    Late(Duration),
+    /// What listens there does not speak HTTP.
+    NotHttp,
+    /// It answered with another HTTP status than 101, and perhaps a sentence.
+    Status(u16, String),
+    /// It agreed, but not as RFC 6455 4.1 asks.
+    Handshake,
+    /// It hung up.
+    HungUp,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(_) => write!(f, "the name is not known (is it spelled right?)"),
+            Self::Tcp(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                write!(f, "connection refused (is the server running?)")
+            }
+            Self::Tcp(error) => f.write_str(&plain(error)),
+            Self::Late(limit) => write!(f, "no answer within {limit:?}"),
+            Self::NotHttp => write!(f, "what listens there is not a WebSocket server"),
+            Self::Status(status, said) if said.is_empty() => {
+                write!(
+                    f,
+                    "what listens there answered HTTP {status}, not a WebSocket"
+                )
+            }
+            Self::Status(status, said) => write!(f, "refused: {said} (HTTP {status})"),
+            Self::Handshake => write!(f, "its WebSocket handshake is wrong"),
+            Self::HungUp => write!(f, "it hung up during the handshake"),
+        }
+    }
+}
+
+/// An error of the system without its number: "connection refused".
+#[must_use]
+pub fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    let words = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = words.chars();
+    letters
+        .next()
+        .map(|first| first.to_lowercase().chain(letters).collect())
+        .unwrap_or_default()
+}
+
+/// Connects: name, TCP (each address in turn), handshake, all within one deadline.
+///
+/// # Errors
+///
+/// There is no connection, and why.
+pub async fn connect(
+    address: &Address,
+    limits: &Limits,
+) -> Result<WebSocketStream<Socket>, Failed> {
+    let late = |_| Failed::Late(limits.connect);
+    tokio::time::timeout(limits.connect, open(address, limits))
+        .await
+        .map_err(late)?
+}
+
+async fn open(address: &Address, limits: &Limits) -> Result<WebSocketStream<Socket>, Failed> {
+    let uri = &address.uri;
+    // A URL writes an IPv6 address in brackets; the resolver wants it without.
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let port = uri.port_u16().unwrap_or(80);
+    let found: Vec<_> = lookup_host((host, port))
+        .await
+        .map_err(Failed::Name)?
+        .collect();
+    let mut stream = TcpStream::connect(&*found).await.map_err(Failed::Tcp)?;
+    // A typed line is small and should leave at once. Failing is no reason to stay away.
+    let _ = stream.set_nodelay(true);
+    let rest = handshake(&mut stream, uri, limits).await?;
+    let ws_limits = WsLimits::default().max_payload_len(Some(limits.from_server));
+    Ok(ClientBuilder::new()
+        .limits(ws_limits)
+        .take_over(head::unread(stream, rest)))
+}
+
+/// The opening handshake; returns what the server sent behind it.
+///
+/// The library reads a head of any length and panics on some answers, so it gets the answer
+/// through memory, after a look at it.
+async fn handshake(stream: &mut TcpStream, uri: &Uri, limits: &Limits) -> Result<Bytes, Failed> {
+    let (library, mut ours) = tokio::io::duplex(2 * limits.head);
+    let builder = ClientBuilder::from_uri(uri.clone());
+    let agreed = async {
+        builder
+            .connect_on(library)
+            .await
+            .map_err(|_| Failed::Handshake)
+    };
+    let carried = async {
+        let request = head::read(&mut ours, limits.head, |_| true).await?;
+        stream
+            .write_all(&request.bytes)
+            .await
+            .map_err(|_| Failed::HungUp)?;
+        let answer = head::read(stream, limits.head, plausible).await?;
+        look(&answer, stream).await?;
+        ours.write_all(&answer.bytes)
+            .await
+            .map_err(|_| Failed::Handshake)?;
+        Ok(answer.rest)
+    };
+    let (_, rest) = tokio::try_join!(agreed, carried)?;
+    Ok(rest)
+}
+
+fn plausible(start: &[u8]) -> bool {
+    start
+        .iter()
+        .zip(b"HTTP/")
+        .all(|(got, wanted)| got == wanted)
+}
+
+impl From<NoHead> for Failed {
+    fn from(none: NoHead) -> Self {
+        match none {
+            NoHead::Left | NoHead::Io(_) => Self::HungUp,
+            NoHead::TooLong | NoHead::NotHttp => Self::NotHttp,
+        }
+    }
+}
+
+/// Looks at an answer before the library does: its status, and the length of the one field that
+/// the library decodes into a fixed space.
+async fn look(answer: &Head, stream: &mut TcpStream) -> Result<(), Failed> {
+    let mut fields = [httparse::EMPTY_HEADER; 64];
+    let mut response = httparse::Response::new(&mut fields);
+    response.parse(&answer.bytes).map_err(|_| Failed::NotHttp)?;
+    let status = response.code.ok_or(Failed::NotHttp)?;
+    if status != 101 {
+        let said = sentence(&answer.rest, stream).await;
+        return Err(Failed::Status(status, said));
+    }
+    // 20 bytes in base64 (RFC 6455 4.2.2).
+    let mut accepts = response
+        .headers
+        .iter()
+        .filter(|field| is(field, "Sec-WebSocket-Accept"));
+    if accepts.any(|field| field.value.len() != 28) {
+        return Err(Failed::Handshake);
+    }
+    // RFC 6455 4.1: an extension or subprotocol that was not asked for ends the connection.
+    let unasked = ["Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"];
+    if response
+        .headers
+        .iter()
+        .any(|field| unasked.iter().any(|name| is(field, name)))
+    {
+        return Err(Failed::Handshake);
+    }
+    Ok(())
+}
+
+fn is(field: &httparse::Header<'_>, name: &str) -> bool {
+    field.name.eq_ignore_ascii_case(name)
+}
+
+/// The body of a refusal when it is one short line of plain text, else nothing.
+async fn sentence(start: &Bytes, stream: &mut TcpStream) -> String {
+    const SHORT: usize = 200;
+    let mut body = start.to_vec();
+    // The server closes behind it; the deadline of the connection covers one that does not.
+    let _ = stream.take(SHORT as u64).read_to_end(&mut body).await;
+    let text = String::from_utf8_lossy(&body);
+    let line = text.trim();
+    let plain = line.len() <= SHORT && !line.contains(['<', '\n']);
+    if plain {
+        crate::line::clean(line).into_owned()
+    } else {
+        String::new()
+    }
+}

@@ -1,0 +1,62 @@
+//! The flags of both programs, one definition for `--help`, environment and manual.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::connect::Address;
+
+/// Relays each line that a client sends to all the others over WebSocket.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "server", version, max_term_width = 100)]
+pub struct Server {
+    /// Where to listen; port 0 takes a free port
+    #[arg(
+        long,
+        env = "CHAT_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "127.0.0.1:8080"
+    )]
+    pub listen: String,
+}
+
+/// Sends what you type to everyone else in the chat, and shows what they type.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "client", version, max_term_width = 100)]
+pub struct Client {
+    /// The server to join
+    #[arg(
+        env = "CHAT_URL",
+        value_name = "URL",
+        default_value = "ws://127.0.0.1:8080"
+    )]
+    pub url: Address,
+}
+
+/// The flags as given.
+///
+/// # Errors
+///
+/// The program is over: help was asked for (0), or the flags make no sense (2) and one line on
+/// standard error says why.
+pub fn parse<T: Parser>(program: &str) -> Result<T, ExitCode> {
+    T::try_parse().map_err(|error| {
+        if matches!(
+            error.kind(),
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+        ) {
+            // A reader that is gone does not want the help any more.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        let text = error.to_string();
+        // The first paragraph says what is wrong; the rest is advice at length.
+        let paragraph = text.split("\n\n").next().unwrap_or_default();
+        let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+        let what = line.strip_prefix("error: ").unwrap_or(&line);
+        let _ = writeln!(io::stderr(), "{program}: {what} (see {program} --help)");
+        ExitCode::from(2)
+    })
+}

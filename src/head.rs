@@ -1,0 +1,90 @@
+//! The HTTP head at the start of a connection: at most so many bytes of it, and what came behind
+//! it in the same packet.
+
+use std::io::{self, Cursor};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, Chain, Join};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+/// A TCP stream that first gives back the bytes that were read too far.
+pub type Socket = Join<Chain<Cursor<Bytes>, OwnedReadHalf>, OwnedWriteHalf>;
+
+/// The bytes up to and with the blank line, and the bytes behind it.
+#[derive(Debug)]
+pub struct Head {
+    /// Ends with `\r\n\r\n`.
+    pub bytes: Bytes,
+    /// Already the next protocol's.
+    pub rest: Bytes,
+}
+
+/// Why there is no head.
+#[derive(Debug)]
+pub enum NoHead {
+    /// More bytes than the limit without a blank line.
+    TooLong,
+    /// Not the beginning of one.
+    NotHttp,
+    /// The peer left before its end.
+    Left,
+    /// The connection broke.
+    Io(io::Error),
+}
+
+/// Reads a head of at most `limit` bytes. `plausible` looks at what there is so far and ends the
+/// reading early when it cannot become a head. The caller sets the deadline.
+///
+/// # Errors
+///
+/// There is no head, and why.
+pub async fn read<S>(
+    stream: &mut S,
+    limit: usize,
+    plausible: fn(&[u8]) -> bool,
+) -> Result<Head, NoHead>
+where
+    S: AsyncRead + Unpin,
+{
+    const END: &[u8] = b"\r\n\r\n";
+    let mut head = BytesMut::with_capacity(512);
+    let mut searched = 0;
+    loop {
+        // The end may straddle two reads; only what is new is searched.
+        let from = usize::saturating_sub(searched, END.len() - 1);
+        if let Some(at) = head[from..]
+            .windows(END.len())
+            .position(|window| window == END)
+        {
+            let rest = head.split_off(from + at + END.len());
+            let fits = head.len() <= limit;
+            // Copied, so that the read buffer does not live as long as the connection.
+            let (bytes, rest) = (head.freeze(), Bytes::copy_from_slice(&rest));
+            return if fits {
+                Ok(Head { bytes, rest })
+            } else {
+                Err(NoHead::TooLong)
+            };
+        }
+        searched = head.len();
+        if searched >= limit {
+            return Err(NoHead::TooLong);
+        }
+        if !plausible(&head) {
+            return Err(NoHead::NotHttp);
+        }
+        match stream.read_buf(&mut head).await {
+            Ok(0) => return Err(NoHead::Left),
+            Ok(_) => {}
+            Err(error) => return Err(NoHead::Io(error)),
+        }
+    }
+}
+
+/// The stream as it was before `rest` was read from it.
+#[must_use]
+pub fn unread(stream: TcpStream, rest: Bytes) -> Socket {
+    let (reader, writer) = stream.into_split();
+    tokio::io::join(Cursor::new(rest).chain(reader), writer)
+}

@@ -1,0 +1,123 @@
+//! Every number of the program, each with its reason. Tests shrink them instead of waiting.
+
+use std::time::Duration;
+
+/// What a stranger, a slow reader or a dead link may cost.
+///
+/// # Memory
+///
+/// The server's resident memory stays below
+///
+/// ```text
+///   16 MiB                                     program, allocator, journal
+/// + ring        * (batch + longest)            the room's backlog
+/// + connections * (2 * message + gather + longest + 16 KiB)
+/// ```
+///
+/// where `longest` is one line as it is relayed: at most `3 * message + 64` bytes, since each
+/// replaced control character grows from one byte to three and a name is put in front. The
+/// second line is what all senders together can leave unread; the third what one connection can
+/// hold: a half-received message and the buffer it is read through, what is being written to it,
+/// and its task. [`Limits::memory`] computes it.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of one message from a client: a long paragraph, several times over.
+    pub message: usize,
+    /// Connections at once, handshakes included: four times what one chat room can be.
+    pub connections: usize,
+    /// Connections beyond `connections` that are being told so (503). The next ones wait in the
+    /// listener's backlog.
+    pub refusals: usize,
+    /// Bytes of HTTP head, as most web servers allow.
+    pub head: usize,
+    /// From the TCP connection to the open WebSocket: twice a round trip to the other side of
+    /// the world with a lost packet or two.
+    pub handshake: Duration,
+    /// A name lookup, a TCP connection and a handshake, seen from the client.
+    pub connect: Duration,
+    /// One write may make no progress for this long. The others are at most this long beside a
+    /// reader that stopped.
+    pub write: Duration,
+    /// A goodbye: Close, its answer, the end of the TCP stream.
+    pub close: Duration,
+    /// Silence after which a ping asks whether the link lives, and again how long the answer
+    /// may take: a dead link is noticed within twice this.
+    pub quiet: Duration,
+    /// From the signal to the end of the server; the promise is 5 s.
+    pub drain: Duration,
+    /// Batches that the room keeps for those who are behind (a power of two).
+    pub ring: usize,
+    /// Bytes after which a batch is full: big enough that its overhead vanishes, small enough
+    /// that a flood does not delay the line after it.
+    pub batch: usize,
+    /// Bytes after which a receiver writes instead of taking one more batch that is ready.
+    pub gather: usize,
+    /// While the slowest reader is more than half the ring behind, a speaker waits this long
+    /// before it looks again …
+    pub pause: Duration,
+    /// … and this long at most for one batch: nobody who types notices it, and one stuck reader
+    /// cannot stretch it.
+    pub hold: Duration,
+    /// Bytes of output that wait for a slow standard output or standard error.
+    pub journal: usize,
+    /// Lines a second on standard error about refused strangers.
+    pub complaints: u32,
+    /// The accept loop's rest when the system is out of descriptors, doubled up to `rest_most`.
+    pub rest: Duration,
+    /// The longest rest of the accept loop.
+    pub rest_most: Duration,
+    /// Lines between the client's keyboard or pipe and its socket, and as many between its
+    /// socket and its standard output.
+    pub queue: usize,
+    /// Bytes of one message that a client takes from a server: the longest line of a server
+    /// whose `message` is [`Limits::MESSAGE_MOST`].
+    pub from_server: usize,
+}
+
+impl Limits {
+    /// The largest `message` that a flag may set.
+    pub const MESSAGE_MOST: usize = 256 * 1024;
+
+    /// Bytes of the longest line as it is relayed.
+    #[must_use]
+    pub const fn longest(&self) -> usize {
+        3 * self.message + 64
+    }
+
+    /// Bytes of resident memory that the server stays below, whatever its clients do.
+    #[must_use]
+    pub const fn memory(&self) -> usize {
+        let connection = 2 * self.message + self.gather + self.longest() + 16 * 1024;
+        16 * 1024 * 1024
+            + self.ring * (self.batch + self.longest())
+            + (self.connections + self.refusals) * connection
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message: 16 * 1024,
+            connections: 4096,
+            refusals: 16,
+            head: 8 * 1024,
+            handshake: Duration::from_secs(5),
+            connect: Duration::from_secs(10),
+            write: Duration::from_secs(5),
+            close: Duration::from_secs(2),
+            quiet: Duration::from_secs(20),
+            drain: Duration::from_millis(4500),
+            ring: 1024,
+            batch: 16 * 1024,
+            gather: 64 * 1024,
+            pause: Duration::from_millis(5),
+            hold: Duration::from_millis(250),
+            journal: 1024 * 1024,
+            complaints: 5,
+            rest: Duration::from_millis(10),
+            rest_most: Duration::from_secs(1),
+            queue: 256,
+            from_server: 3 * Self::MESSAGE_MOST + 64,
+        }
+    }
+}

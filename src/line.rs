@@ -1,0 +1,80 @@
+//! What a chat line is: pure functions, no I/O.
+
+use std::borrow::Cow;
+use std::str::Utf8Error;
+
+use tokio_websockets::Message;
+
+/// The text of a message.
+///
+/// # Errors
+///
+/// The bytes are not UTF-8. The WebSocket library has looked already, but lets a fragmented
+/// message end inside a code point, so what it calls text is checked again (RFC 6455 8.1).
+pub fn text(message: &Message) -> Result<&str, Utf8Error> {
+    std::str::from_utf8(message.as_payload())
+}
+
+/// The lines of a message, without their ends (`\n` or `\r\n`); empty ones are left out.
+pub fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| !line.is_empty())
+}
+
+/// The line with everything that could steer a terminal or reorder a log made visible as U+FFFD.
+/// Clean text, which is nearly all text, is not copied.
+#[must_use]
+pub fn clean(line: &str) -> Cow<'_, str> {
+    let Some(first) = line.find(steers) else {
+        return Cow::Borrowed(line);
+    };
+    let mut cleaned = String::with_capacity(line.len() + 2);
+    cleaned.push_str(&line[..first]);
+    cleaned.extend(
+        line[first..]
+            .chars()
+            .map(|c| if steers(c) { '\u{FFFD}' } else { c }),
+    );
+    Cow::Owned(cleaned)
+}
+
+/// Whether a character acts on its surroundings instead of being seen: C0 but the tab, DEL, C1,
+/// the line and paragraph separators (some readers of logs end a line there), and the
+/// bidirectional overrides and isolates, which make text read other than it is stored. Marks
+/// that right-to-left text needs (U+200E, U+200F, U+061C) and joiners (U+200D) stay.
+fn steers(c: char) -> bool {
+    match c {
+        '\t' | ' '..='~' => false, // nearly always the answer
+        c => {
+            c.is_control() // C0, DEL, C1: Unicode's category Cc
+                || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordinary_text_is_not_copied() {
+        for text in ["hello", "a\tb", "‏שלום עולם", "مرحبا", "👩‍👩‍👧 é 漢字", ""]
+        {
+            assert!(matches!(clean(text), Cow::Borrowed(_)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_steers_a_terminal_becomes_visible() {
+        assert_eq!(clean("a\x1b[31mb\x07"), "a\u{FFFD}[31mb\u{FFFD}");
+        assert_eq!(clean("\u{9b}2J\u{7f}"), "\u{FFFD}2J\u{FFFD}");
+        assert_eq!(clean("\u{202E}evil\u{2066}"), "\u{FFFD}evil\u{FFFD}");
+        assert_eq!(clean("a\rb"), "a\u{FFFD}b");
+    }
+
+    #[test]
+    fn a_message_may_hold_several_lines() {
+        let several: Vec<_> = lines("one\r\ntwo\n\n\r\nthree").collect();
+        assert_eq!(several, ["one", "two", "three"]);
+        assert_eq!(lines("\n\r\n").count(), 0);
+    }
+}

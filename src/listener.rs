@@ -1,0 +1,102 @@
+//! The listening socket: binds, and goes on accepting whatever the system says.
+
+use std::io;
+
+use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::time::{Duration, Instant, sleep_until};
+
+use crate::connect::plain;
+use crate::journal::Journal;
+use crate::limits::Limits;
+
+/// A bound listener that rests when the system has no descriptor left.
+#[derive(Debug)]
+pub struct Listener {
+    tcp: TcpListener,
+    /// How long the last rest was, and until when it lasts.
+    rest: Duration,
+    until: Instant,
+    told: Option<Instant>,
+}
+
+impl Listener {
+    /// Binds the first address of `listen` (`ADDRESS:PORT` or `NAME:PORT`) that can be bound.
+    ///
+    /// # Errors
+    ///
+    /// One line that says why not and what to do.
+    pub async fn bind(listen: &str) -> Result<Self, String> {
+        let cannot = |why: &str| format!("cannot listen on {listen}: {why}");
+        let found = lookup_host(listen).await;
+        let found: Vec<_> = found.map_err(|error| cannot(&plain(&error)))?.collect();
+        let tcp = TcpListener::bind(&*found).await.map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                cannot("the port is taken (is another server running? else choose another --listen)")
+            }
+            io::ErrorKind::PermissionDenied => {
+                cannot("permission denied (ports below 1024 are for administrators: choose a higher one)")
+            }
+            io::ErrorKind::AddrNotAvailable => cannot("this machine does not have that address"),
+            _ => cannot(&plain(&error)),
+        })?;
+        Ok(Self {
+            tcp,
+            rest: Duration::ZERO,
+            until: Instant::now(),
+            told: None,
+        })
+    }
+
+    /// The port really bound.
+    ///
+    /// # Errors
+    ///
+    /// The system does not tell.
+    pub fn port(&self) -> io::Result<u16> {
+        self.tcp.local_addr().map(|address| address.port())
+    }
+
+    /// The next connection and the name of its other end. Errors are waited out, never returned:
+    /// a listener that ends because one connection failed, or because descriptors ran out for a
+    /// moment, is a server that is down. May be cancelled.
+    pub async fn accept(&mut self, journal: &Journal, limits: &Limits) -> (TcpStream, String) {
+        loop {
+            sleep_until(self.until).await;
+            match self.tcp.accept().await {
+                Ok((stream, peer)) => {
+                    self.rest = Duration::ZERO;
+                    let peer = std::net::SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                    return (stream, peer.to_string());
+                }
+                Err(error) if is_the_peers(&error) => {}
+                Err(error) => self.tire(&error, journal, limits),
+            }
+        }
+    }
+
+    /// Rests, longer each time, and says so once a minute at most.
+    fn tire(&mut self, error: &io::Error, journal: &Journal, limits: &Limits) {
+        let now = Instant::now();
+        self.rest = (2 * self.rest).clamp(limits.rest, limits.rest_most);
+        self.until = now + self.rest;
+        if self
+            .told
+            .is_none_or(|told| now - told >= Duration::from_secs(60))
+        {
+            self.told = Some(now);
+            let why = plain(error);
+            journal.complain(format_args!(
+                "cannot accept for now: {why} (newcomers wait)"
+            ));
+        }
+    }
+}
+
+/// Errors of a connection that ended before it was accepted (accept(2)).
+fn is_the_peers(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionAborted | Kind::ConnectionReset | Kind::Interrupted
+    )
+}
