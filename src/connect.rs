@@ -87,7 +87,7 @@ impl fmt::Display for Failed {
             Self::Tcp(error) => f.write_str(&plain(error)),
             Self::Late(limit) => write!(f, "no answer within {limit:?}"),
             Self::NotHttp => write!(f, "what listens there is not a WebSocket server"),
-            Self::Status(status, said) if said.is_empty() => {
+            Self::Status(status, said) if said.is_empty() || *status < 400 => {
                 write!(
                     f,
                     "what listens there answered HTTP {status}, not a WebSocket"

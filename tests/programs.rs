@@ -1,0 +1,281 @@
+//! What a user gives the two programs, and what they answer: flags, pipes, mistakes, ends.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener};
+use std::process::Output;
+use std::thread;
+
+use support::{Program, Server};
+
+/// Runs a program to its end with nothing to read.
+fn run(name: &str, args: &[&str]) -> (i32, String, String) {
+    let output = Program::command(name)
+        .args(args)
+        .stdin(std::process::Stdio::null())
+        .output();
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = output.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap_or(-1), text(stdout), text(stderr))
+}
+
+/// A mistake: this exit code, nothing on standard output, and exactly this line.
+fn fails(name: &str, args: &[&str], code: i32, line: &str) {
+    assert_eq!(
+        run(name, args),
+        (code, String::new(), format!("{name}: {line}\n"))
+    );
+}
+
+/// A listener that reads the request of the first connection and answers with some bytes.
+fn answering(bytes: &'static [u8]) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(Shutdown::Write);
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    port
+}
+
+#[test]
+fn help_and_version_are_normal_ends() {
+    for name in ["server", "client"] {
+        let (code, out, err) = run(name, &["--help"]);
+        assert_eq!((code, err.as_str()), (0, ""));
+        let (address, variable) = match name {
+            "server" => ("127.0.0.1:8080", "CHAT_LISTEN"),
+            _ => ("ws://127.0.0.1:8080", "CHAT_URL"),
+        };
+        assert!(out.contains(address) && out.contains(variable), "{out}");
+        let version = format!("{name} {}\n", env!("CARGO_PKG_VERSION"));
+        assert_eq!(run(name, &["--version"]), (0, version, String::new()));
+    }
+}
+
+#[test]
+fn a_wrong_flag_is_one_line_and_exit_2() {
+    fails(
+        "server",
+        &["--nonsense"],
+        2,
+        "unexpected argument '--nonsense' found (see server --help)",
+    );
+    fails(
+        "client",
+        &["a"],
+        2,
+        "invalid value 'a' for '[URL]': a chat is at ws://HOST:PORT, for instance ws://127.0.0.1:8080 (see client --help)",
+    );
+}
+
+#[test]
+fn a_url_that_makes_no_sense_is_one_line_and_exit_2() {
+    const FORM: &str = "a chat is at ws://HOST:PORT, for instance ws://127.0.0.1:8080";
+    for (url, why) in [
+        ("localhost:8080", FORM),
+        ("http://127.0.0.1:8080", FORM),
+        ("ws://", FORM),
+        ("ws://user@127.0.0.1:8080", FORM),
+        (
+            "ws://127.0.0.1:99999",
+            "the port is a number from 1 to 65535",
+        ),
+        ("ws://[::1]:0", "the port is a number from 1 to 65535"),
+        (
+            "wss://127.0.0.1:8080",
+            "TLS is not supported: use ws://, or a tunnel for privacy",
+        ),
+    ] {
+        let line = format!("invalid value '{url}' for '[URL]': {why} (see client --help)");
+        fails("client", &[url], 2, &line);
+    }
+}
+
+#[test]
+fn a_server_that_is_not_there_is_named() {
+    // A port that was free a moment ago.
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let url = format!("ws://127.0.0.1:{port}");
+    let why = "connection refused (is the server running?)";
+    fails(
+        "client",
+        &[&url],
+        1,
+        &format!("cannot connect to {url}: {why}"),
+    );
+
+    let url = "ws://no-such-name.invalid:8080";
+    let why = "the name is not known (is it spelled right?)";
+    fails(
+        "client",
+        &[url],
+        1,
+        &format!("cannot connect to {url}: {why}"),
+    );
+}
+
+#[test]
+fn what_is_not_a_chat_is_named() {
+    const PAGE: &str = "what listens there answered HTTP 404, not a WebSocket";
+    const WRONG: &str = "its WebSocket handshake is wrong";
+    for (answer, why) in [
+        (&b"HTTP/1.1 404 Not Found\r\n\r\n<html>\n"[..], PAGE),
+        (
+            b"HTTP/1.1 503 X\r\n\r\nthe chat is full\n",
+            "refused: the chat is full (HTTP 503)",
+        ),
+        (
+            b"HTTP/1.1 503 X\r\n\r\n\x1b[2J",
+            "refused: \u{FFFD}[2J (HTTP 503)",
+        ),
+        (
+            b"SSH-2.0-OpenSSH_9.2\r\n",
+            "what listens there is not a WebSocket server",
+        ),
+        (
+            b"HTTP/1.1 101 X\r\nSec-WebSocket-Accept: AAAA\r\n\r\n",
+            WRONG,
+        ),
+        (b"HTTP/1.1 101 X\r\n\r\n", WRONG),
+        (b"", "it hung up during the handshake"),
+    ] {
+        let url = format!("ws://127.0.0.1:{}", answering(answer));
+        fails(
+            "client",
+            &[&url],
+            1,
+            &format!("cannot connect to {url}: {why}"),
+        );
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let mut server = Server::start();
+    let listen = format!("127.0.0.1:{}", server.port);
+    let why = "the port is taken (is another server running? else choose another --listen)";
+    fails(
+        "server",
+        &["--listen", &listen],
+        1,
+        &format!("cannot listen on {listen}: {why}"),
+    );
+    server.program.signal("TERM");
+    assert_eq!(server.program.exit(), 0);
+}
+
+#[test]
+fn an_address_that_is_not_here_is_named() {
+    let why = "this machine does not have that address";
+    let listen = "192.0.2.1:0"; // TEST-NET-1, nobody's
+    fails(
+        "server",
+        &["--listen", listen],
+        1,
+        &format!("cannot listen on {listen}: {why}"),
+    );
+}
+
+#[test]
+fn the_same_port_can_be_taken_again_at_once() {
+    let mut server = Server::start();
+    let (mut client, _) = server.join();
+    server.program.signal("INT");
+    assert_eq!((server.program.exit(), client.exit()), (0, 1));
+    let listen = format!("127.0.0.1:{}", server.port);
+    let mut again = Server::spawn(Program::command("server").args(["--listen", &listen]));
+    assert_eq!(again.port, server.port);
+    again.join();
+}
+
+#[test]
+fn the_environment_stands_for_the_flags_and_names_resolve() {
+    let mut server = Server::spawn(Program::command("server").env("CHAT_LISTEN", "localhost:0"));
+    let url = format!("ws://localhost:{}", server.port);
+    let mut client = Program::spawn(Program::command("client").env("CHAT_URL", &url));
+    assert_eq!(
+        client.err_line(),
+        format!("client: connected to {url} (Ctrl+C or Ctrl+D leaves)")
+    );
+    assert!(server.line().starts_with("New connection from "));
+}
+
+#[test]
+fn ipv6_works_where_the_machine_has_it() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        return; // no IPv6 here
+    }
+    let mut server = Server::spawn(Program::command("server").args(["--listen", "[::1]:0"]));
+    let url = format!("ws://[::1]:{}", server.port);
+    let mut ann = Program::start("client", &[&url]);
+    let name = server.line();
+    let name = name.strip_prefix("New connection from ").unwrap();
+    assert!(name.starts_with("[::1]:"), "{name}");
+    let mut bob = Program::start("client", &[&url]);
+    server.line();
+    ann.type_line("hi");
+    assert_eq!(bob.line(), format!("{name}: hi"));
+}
+
+#[test]
+fn piped_lines_arrive_in_order_before_the_client_ends() {
+    let mut server = Server::start();
+    let (mut bob, _) = server.join();
+    let mut ann = Program::client(server.port);
+    let name = server.line();
+    let name = name.strip_prefix("New connection from ").unwrap();
+    ann.input
+        .as_mut()
+        .unwrap()
+        .write_all(b"a\r\n\n\r\nb\nlast")
+        .unwrap();
+    ann.end_input();
+    assert_eq!((ann.exit(), ann.rest()), (0, vec![]));
+    // The client has ended, so the server has taken everything: it comes before the goodbye.
+    for line in ["a", "b", "last"] {
+        assert_eq!(server.line(), format!("Received from {name}: {line}"));
+        assert_eq!(bob.line(), format!("{name}: {line}"));
+    }
+    assert_eq!(server.line(), format!("Client {name} disconnected"));
+}
+
+#[test]
+fn a_line_that_cannot_be_sent_is_named_and_the_rest_is_sent() {
+    let mut server = Server::start();
+    let (mut bob, _) = server.join();
+    let mut ann = Program::client(server.port);
+    let long = [b'x'; 16 * 1024 + 1];
+    let input = [b"a\n\xff\nb\n", &long[..], b"\nc\n"].concat();
+    ann.input.as_mut().unwrap().write_all(&input).unwrap();
+    ann.end_input();
+    for line in ["a", "b", "c"] {
+        assert!(bob.line().ends_with(&format!(": {line}")));
+    }
+    assert_eq!(ann.err_line(), "client: line 2 is not UTF-8: not sent");
+    assert_eq!(ann.err_line(), "client: line 4 is too long: not sent");
+    assert_eq!(ann.err_line(), "client: 2 lines were not sent");
+    assert_eq!(ann.exit(), 1);
+}
+
+#[test]
+fn a_client_notices_at_once_that_the_server_was_killed() {
+    let mut server = Server::start();
+    let (mut client, _) = server.join();
+    server.program.signal("KILL");
+    let why = "client: connection lost: the server went away without a goodbye";
+    assert_eq!(client.err_line(), why);
+    assert_eq!(client.exit(), 1);
+}

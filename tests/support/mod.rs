@@ -1,0 +1,215 @@
+//! The real programs, started as a user would, and what they print. Every wait has a deadline
+//! that only a broken program reaches; nothing sleeps.
+
+#![allow(dead_code)] // each test file uses its part
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+/// Far more than anything here takes on the slowest machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running program of this crate. Ended when dropped.
+pub struct Program {
+    child: Child,
+    pub input: Option<ChildStdin>,
+    pub out: Lines,
+    pub err: Lines,
+}
+
+impl Program {
+    /// `server` or `client` with arguments, its three ends on pipes.
+    pub fn start(name: &str, args: &[&str]) -> Self {
+        Self::spawn(Self::command(name).args(args))
+    }
+
+    pub fn command(name: &str) -> Command {
+        let path = match name {
+            "server" => env!("CARGO_BIN_EXE_server"),
+            "client" => env!("CARGO_BIN_EXE_client"),
+            _ => panic!("no program {name}"),
+        };
+        let mut command = Command::new(path);
+        // What the developer has set must not change what is tested.
+        for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("CHAT_")) {
+            command.env_remove(variable);
+        }
+        command
+    }
+
+    pub fn spawn(command: &mut Command) -> Self {
+        let piped = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = piped.spawn().unwrap();
+        let input = child.stdin.take();
+        let out = Lines::of(child.stdout.take().unwrap());
+        let err = Lines::of(child.stderr.take().unwrap());
+        Self {
+            child,
+            input,
+            out,
+            err,
+        }
+    }
+
+    /// A client that is connected: it has said so.
+    pub fn client(port: u16) -> Self {
+        let mut client = Self::start("client", &[&format!("ws://127.0.0.1:{port}")]);
+        let said = client.err_line();
+        assert!(said.starts_with("client: connected to "), "{said}");
+        client
+    }
+
+    /// The next line of standard output.
+    pub fn line(&mut self) -> String {
+        self.out.next().expect("a line on standard output")
+    }
+
+    /// The next line of standard error.
+    pub fn err_line(&mut self) -> String {
+        self.err.next().expect("a line on standard error")
+    }
+
+    /// Everything else that comes on standard output, to its end.
+    pub fn rest(&mut self) -> Vec<String> {
+        self.out.rest()
+    }
+
+    /// Everything else that comes on standard error, to its end.
+    pub fn err_rest(&mut self) -> Vec<String> {
+        self.err.rest()
+    }
+
+    pub fn type_line(&mut self, line: &str) {
+        let input = self.input.as_mut().unwrap();
+        writeln!(input, "{line}").unwrap();
+        input.flush().unwrap();
+    }
+
+    pub fn end_input(&mut self) {
+        self.input = None;
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `INT`, `TERM`, `KILL`, …
+    pub fn signal(&self, name: &str) {
+        let id = self.id().to_string();
+        let sent = Command::new("kill")
+            .args([&format!("-{name}"), &id])
+            .status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// Waits for the end and returns the exit code (-1 for a signal). What it still prints is
+    /// kept for `rest` and `err_rest`.
+    pub fn exit(&mut self) -> i32 {
+        self.out.read_to_end();
+        self.err.read_to_end();
+        self.child.wait().unwrap().code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A server on a free port.
+pub struct Server {
+    pub program: Program,
+    pub port: u16,
+}
+
+impl Server {
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    pub fn with(args: &[&str]) -> Self {
+        Self::spawn(
+            Program::command("server")
+                .args(["--listen", "127.0.0.1:0"])
+                .args(args),
+        )
+    }
+
+    pub fn spawn(command: &mut Command) -> Self {
+        let mut program = Program::spawn(command);
+        let line = program.line();
+        let port = line.strip_prefix("listening on port ").expect(&line);
+        let port = port.parse().expect(&line);
+        Self { program, port }
+    }
+
+    pub fn line(&mut self) -> String {
+        self.program.line()
+    }
+
+    /// Starts a client and returns it with its name, once the server knows it.
+    pub fn join(&mut self) -> (Program, String) {
+        let client = Program::client(self.port);
+        let line = self.line();
+        let name = line.strip_prefix("New connection from ").expect(&line);
+        (client, name.to_owned())
+    }
+}
+
+/// The lines of one end of a program, read on a thread so that it never has to wait for us.
+pub struct Lines {
+    coming: Receiver<String>,
+    kept: VecDeque<String>,
+}
+
+impl Lines {
+    pub fn of(end: impl Read + Send + 'static) -> Self {
+        let (sender, coming) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(end).lines() {
+                let Ok(line) = line else { return };
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            coming,
+            kept: VecDeque::new(),
+        }
+    }
+
+    /// The next line; `None` at the end.
+    pub fn next(&mut self) -> Option<String> {
+        self.kept.pop_front().or_else(|| self.receive())
+    }
+
+    /// All lines to the end.
+    pub fn rest(&mut self) -> Vec<String> {
+        self.read_to_end();
+        self.kept.drain(..).collect()
+    }
+
+    fn read_to_end(&mut self) {
+        while let Some(line) = self.receive() {
+            self.kept.push_back(line);
+        }
+    }
+
+    fn receive(&mut self) -> Option<String> {
+        match self.coming.recv_timeout(PATIENCE) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("nothing was printed for {PATIENCE:?}"),
+        }
+    }
+}
