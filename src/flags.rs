@@ -7,6 +7,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use crate::connect::Address;
+use crate::limits::Limits;
 
 /// Relays each line that a client sends to all the others over WebSocket.
 #[derive(Clone, Debug, Parser)]
@@ -20,6 +21,24 @@ pub struct Server {
         default_value = "127.0.0.1:8080"
     )]
     pub listen: String,
+
+    /// Bytes of one message that a client may send
+    #[arg(long, env = "CHAT_MAX_MESSAGE", value_name = "BYTES", default_value_t = LIMITS.message, value_parser = message)]
+    pub max_message: usize,
+
+    /// Connections at once; those beyond are refused
+    #[arg(long, env = "CHAT_MAX_CONNECTIONS", value_name = "N", default_value_t = LIMITS.connections, value_parser = connections)]
+    pub max_connections: usize,
+
+    /// Web pages that may join, by origin, as in `https://chat.example`; may be repeated
+    /// (in the environment: separated by commas)
+    #[arg(
+        long,
+        env = "CHAT_ALLOW_ORIGIN",
+        value_name = "URL",
+        value_delimiter = ','
+    )]
+    pub allow_origin: Vec<String>,
 }
 
 /// Sends what you type to everyone else in the chat, and shows what they type.
@@ -33,6 +52,25 @@ pub struct Client {
         default_value = "ws://127.0.0.1:8080"
     )]
     pub url: Address,
+
+    /// Bytes of the longest line to send; the server has a flag of the same name
+    #[arg(long, env = "CHAT_MAX_MESSAGE", value_name = "BYTES", default_value_t = LIMITS.message, value_parser = message)]
+    pub max_message: usize,
+}
+
+const LIMITS: Limits = Limits::DEFAULT;
+
+fn message(text: &str) -> Result<usize, String> {
+    number(text, 1, Limits::MESSAGE_MOST)
+}
+
+fn connections(text: &str) -> Result<usize, String> {
+    number(text, 1, 1_000_000)
+}
+
+fn number(text: &str, least: usize, most: usize) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|n| (least..=most).contains(n));
+    number.ok_or(format!("it is a number from {least} to {most}"))
 }
 
 /// The flags as given.

@@ -28,6 +28,8 @@ pub struct Limits {
     /// Connections beyond `connections` that are being told so (503). The next ones wait in the
     /// listener's backlog.
     pub refusals: usize,
+    /// Descriptors beside the connections: the three standard ones, the listener, the runtime's.
+    pub descriptors: usize,
     /// Bytes of HTTP head, as most web servers allow.
     pub head: usize,
     /// From the TCP connection to the open WebSocket: twice a round trip to the other side of
@@ -92,32 +94,36 @@ impl Limits {
             + self.ring * (self.batch + self.longest())
             + (self.connections + self.refusals) * connection
     }
+
+    /// What the programs run with unless a flag says otherwise.
+    pub const DEFAULT: Self = Self {
+        message: 16 * 1024,
+        connections: 4096,
+        refusals: 16,
+        descriptors: 16,
+        head: 8 * 1024,
+        handshake: Duration::from_secs(5),
+        connect: Duration::from_secs(10),
+        write: Duration::from_secs(5),
+        close: Duration::from_secs(2),
+        quiet: Duration::from_secs(20),
+        drain: Duration::from_millis(4500),
+        ring: 1024,
+        batch: 16 * 1024,
+        gather: 64 * 1024,
+        pause: Duration::from_millis(5),
+        hold: Duration::from_millis(250),
+        journal: 1024 * 1024,
+        complaints: 5,
+        rest: Duration::from_millis(10),
+        rest_most: Duration::from_secs(1),
+        queue: 256,
+        from_server: 3 * Self::MESSAGE_MOST + 64,
+    };
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            message: 16 * 1024,
-            connections: 4096,
-            refusals: 16,
-            head: 8 * 1024,
-            handshake: Duration::from_secs(5),
-            connect: Duration::from_secs(10),
-            write: Duration::from_secs(5),
-            close: Duration::from_secs(2),
-            quiet: Duration::from_secs(20),
-            drain: Duration::from_millis(4500),
-            ring: 1024,
-            batch: 16 * 1024,
-            gather: 64 * 1024,
-            pause: Duration::from_millis(5),
-            hold: Duration::from_millis(250),
-            journal: 1024 * 1024,
-            complaints: 5,
-            rest: Duration::from_millis(10),
-            rest_most: Duration::from_secs(1),
-            queue: 256,
-            from_server: 3 * Self::MESSAGE_MOST + 64,
-        }
+        Self::DEFAULT
     }
 }

@@ -1,5 +1,7 @@
 //! What a user gives the two programs, and what they answer: flags, pipes, mistakes, ends.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod support;
 
 use std::io::{Read, Write};

@@ -1,5 +1,7 @@
 //! The whole of the tutorial as a transcript: three clients talk, one leaves, the server leaves.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod support;
 
 use support::Server;

@@ -1,5 +1,7 @@
 //! The client in a real pseudo-terminal, with an emulator that says what a person would see.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod support;
 
 use std::io::{Read, Write};

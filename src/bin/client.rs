@@ -47,7 +47,10 @@ fn note(line: &str) {
 }
 
 async fn chat(flags: &flags::Client) -> Result<(), String> {
-    let limits = Limits::default();
+    let limits = Limits {
+        message: flags.max_message,
+        ..Limits::DEFAULT
+    };
     let mut stop = Stop::listen().map_err(|error| format!("cannot start: {}", plain(&error)))?;
     let ws = tokio::select! {
         connected = connect(&flags.url, &limits) => {

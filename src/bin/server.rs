@@ -16,7 +16,7 @@ use chat_pair::{close, flags};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 fn main() -> ExitCode {
@@ -44,24 +44,40 @@ struct Chat {
     door: Door,
     journal: Journal,
     limits: Limits,
+    origins: Vec<String>,
 }
 
 async fn serve(flags: &flags::Server) -> Result<(), String> {
-    let limits = Limits::default();
+    let mut limits = Limits {
+        message: flags.max_message,
+        ..Limits::DEFAULT
+    };
+    limits.connections = flags.max_connections;
     let mut stop = Stop::listen().map_err(|error| format!("cannot start: {}", plain(&error)))?;
     let mut listener = Listener::bind(&flags.listen).await?;
     let journal = Journal::open(&limits);
+    report_panics(&journal);
     journal.say(format_args!(
         "listening on port {}",
         listener.port().unwrap_or_default()
     ));
 
+    if let Err(most) = descriptors_for(&limits) {
+        let wanted = limits.connections;
+        journal.complain(format_args!(
+            "at most {most} connections at once, not {wanted}: the system gives this process \
+             no more descriptors (see ulimit -n)"
+        ));
+        limits.connections = most;
+    }
     let room = Room::open(&limits);
     let (open, closing) = watch::channel(());
+    let origins = flags.allow_origin.clone();
     let chat = Arc::new(Chat {
         door: room.door(),
         journal,
         limits,
+        origins,
     });
     let Chat {
         journal, limits, ..
@@ -75,18 +91,14 @@ async fn serve(flags: &flags::Server) -> Result<(), String> {
                 let full = connections.len() >= limits.connections;
                 connections.spawn(connection(chat.clone(), stream, name, full, closing.clone()));
             }
-            Some(ended) = connections.join_next() => report(ended, journal),
+            Some(_) = connections.join_next() => {}
             () = stop.asked() => break,
         }
     }
 
     // Nobody new; handshakes end; the room closes behind the last line that was said in it.
     drop((listener, open, room));
-    let drained = async {
-        while let Some(ended) = connections.join_next().await {
-            report(ended, journal);
-        }
-    };
+    let drained = async { while connections.join_next().await.is_some() {} };
     let at_once = tokio::select! {
         _ = timeout(limits.drain, drained) => false,
         () = stop.asked() => true,
@@ -95,6 +107,22 @@ async fn serve(flags: &flags::Server) -> Result<(), String> {
     journal.close(Duration::from_millis(400));
     if at_once {
         Err("ended at once, at a second signal".to_owned())
+    } else {
+        Ok(())
+    }
+}
+
+/// Raises the soft limit on descriptors to the hard one, and says how many connections fit when
+/// those are fewer than wanted.
+fn descriptors_for(limits: &Limits) -> Result<(), usize> {
+    let most = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(u64::MAX);
+    let others = limits.refusals + limits.descriptors;
+    let fit = usize::try_from(most)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(others)
+        .max(1);
+    if fit < limits.connections {
+        Err(fit)
     } else {
         Ok(())
     }
@@ -112,10 +140,11 @@ async fn connection(
         door,
         journal,
         limits,
+        origins,
     } = &*chat;
     // A line is small and should leave at once. Failing is no reason to turn anyone away.
     let _ = stream.set_nodelay(true);
-    let rules = Rules { origins: &[], full };
+    let rules = Rules { origins, full };
     // Boxed, so that the memory of a handshake is not kept for the whole stay.
     let accepted = Box::pin(handshake::accept(stream, rules, door, limits));
     let accepted = tokio::select! {
@@ -164,15 +193,20 @@ impl Drop for Presence<'_> {
     }
 }
 
-/// A panic ends the connection it happened in, and is told to the operator.
-fn report(ended: Result<(), JoinError>, journal: &Journal) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
+/// Tells the operator of a panic in one line; the runtime has caught it, and it ends the
+/// connection it happened in and no other.
+fn report_panics(journal: &Journal) {
+    let journal = journal.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        let what = panic.payload_as_str().unwrap_or("no message");
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         journal.complain(format_args!(
-            "a connection ended by a fault of this server: {error}"
+            "a fault of this server, please report it: {what} ({place})"
         ));
-    }
+    }));
 }
 
 /// SIGINT and SIGTERM.
