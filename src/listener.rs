@@ -81,7 +81,7 @@ impl Listener {
         self.until = now + self.rest;
         if self
             .told
-            .is_none_or(|told| now - told >= Duration::from_secs(60))
+            .is_none_or(|told| now - told >= Duration::from_mins(1))
         {
             self.told = Some(now);
             let why = plain(error);

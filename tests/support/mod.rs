@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Far more than anything here takes on the slowest machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running program of this crate. Ended when dropped.
 pub struct Program {
