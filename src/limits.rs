@@ -40,6 +40,8 @@ pub struct Limits {
     /// One write may make no progress for this long. The others are at most this long beside a
     /// reader that stopped.
     pub write: Duration,
+    /// Bytes that the system holds for a reader beyond what is on its way to it.
+    pub unsent: u32,
     /// A goodbye: Close, its answer, the end of the TCP stream.
     pub close: Duration,
     /// Silence after which a ping asks whether the link lives, and again how long the answer
@@ -105,6 +107,7 @@ impl Limits {
         handshake: Duration::from_secs(5),
         connect: Duration::from_secs(10),
         write: Duration::from_secs(5),
+        unsent: 16 * 1024,
         close: Duration::from_secs(2),
         quiet: Duration::from_secs(20),
         drain: Duration::from_millis(4500),

@@ -25,7 +25,7 @@ impl Listener {
     /// # Errors
     ///
     /// One line that says why not and what to do.
-    pub async fn bind(listen: &str) -> Result<Self, String> {
+    pub async fn bind(listen: &str, limits: &Limits) -> Result<Self, String> {
         let cannot = |why: &str| format!("cannot listen on {listen}: {why}");
         let found = lookup_host(listen).await;
         let found: Vec<_> = found.map_err(|error| cannot(&plain(&error)))?.collect();
@@ -39,6 +39,7 @@ impl Listener {
             io::ErrorKind::AddrNotAvailable => cannot("this machine does not have that address"),
             _ => cannot(&plain(&error)),
         })?;
+        show_progress(&tcp, limits);
         Ok(Self {
             tcp,
             rest: Duration::ZERO,
@@ -90,6 +91,18 @@ impl Listener {
             ));
         }
     }
+}
+
+/// Makes a slow reader's progress visible. By default the system reports a socket as writable only
+/// when a third of its buffer of megabytes is free, so one that reads 100 KB/s looks stuck for
+/// half a minute. With this bound on what is not sent yet, which connections inherit from the
+/// listener, it is reported as soon as the reader has taken a little. Linux only; elsewhere, or
+/// when it fails, a slow reader is cut off sooner.
+fn show_progress(tcp: &TcpListener, limits: &Limits) {
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(tcp).set_tcp_notsent_lowat(limits.unsent);
+    #[cfg(not(target_os = "linux"))]
+    let _ = (tcp, limits);
 }
 
 /// Errors of a connection that ended before it was accepted (accept(2)).

@@ -182,7 +182,7 @@ where
         self.publish(lines)
     }
 
-    /// Adds one message to `lines`; says those when they are enough for a batch.
+    /// Adds one message to `lines`, and says those whenever they are enough for a batch.
     async fn take(
         &mut self,
         message: Option<Result<Message, Error>>,
@@ -208,11 +208,11 @@ where
         if message.is_text() {
             let text = line::text(&message).map_err(|_| NOT_UTF8)?;
             for line in line::lines(text) {
-                lines.push(line);
                 // One message of many short lines grows by a name each: it becomes several.
                 if lines.frames.len() >= self.limits.batch {
                     self.publish(std::mem::replace(lines, Lines::of(self.name)))?;
                 }
+                lines.push(line);
             }
         }
         Ok(())

@@ -259,7 +259,7 @@ fn a_line_that_cannot_be_sent_is_named_and_the_rest_is_sent() {
     let mut server = Server::start();
     let (mut bob, _) = server.join();
     let mut ann = Program::client(server.port);
-    let long = [b'x'; 16 * 1024 + 1];
+    let long = vec![b'x'; 16 * 1024 + 1];
     let input = [b"a\n\xff\nb\n", &long[..], b"\nc\n"].concat();
     ann.input.as_mut().unwrap().write_all(&input).unwrap();
     ann.end_input();

@@ -54,7 +54,7 @@ async fn serve(flags: &flags::Server) -> Result<(), String> {
     };
     limits.connections = flags.max_connections;
     let mut stop = Stop::listen().map_err(|error| format!("cannot start: {}", plain(&error)))?;
-    let mut listener = Listener::bind(&flags.listen).await?;
+    let mut listener = Listener::bind(&flags.listen, &limits).await?;
     let journal = Journal::open(&limits);
     report_panics(&journal);
     journal.say(format_args!(
