@@ -93,6 +93,7 @@ where
     tokio::pin!(alarm);
     loop {
         let went_on = tokio::select! {
+            biased;
             // The client speaks.
             message = stay.ws.next(), if held.is_none() => {
                 keepalive.heard();
@@ -101,8 +102,14 @@ where
                 said
             }
             // The room speaks.
-            frames = stay.seat.hear() => match frames {
-                Some(frames) => stay.write(frames).await,
+            batch = stay.seat.hear() => match batch {
+                Some(batch) => {
+                    // Whoever else has something to say now says it first: then one write
+                    // takes all of it along.
+                    tokio::task::yield_now().await;
+                    let frames = stay.seat.gather(batch);
+                    stay.write(frames).await
+                }
                 None => Err(Ended::RoomClosed),
             },
             // A reader is far behind: who speaks waits for it, for a bounded time.

@@ -135,24 +135,22 @@ impl Seat {
             .is_some_and(|room| room.len() > self.door.ring / 2)
     }
 
-    /// The frames of everything others said that is ready now, waiting for the first; `None`
-    /// when the room is closed and all of it was heard. May be cancelled: nothing is lost.
-    pub async fn hear(&mut self) -> Option<Bytes> {
+    /// Waits for something to be said; `None` when the room is closed and all of it was heard.
+    /// May be cancelled: nothing is lost. What it returns belongs into [`Seat::gather`].
+    pub async fn hear(&mut self) -> Option<Batch> {
         loop {
             match self.batches.recv().await {
-                Ok(first) => match self.gather(first) {
-                    frames if frames.is_empty() => {} // all of it was our own
-                    frames => return Some(frames),
-                },
+                Ok(batch) => return Some(batch),
                 Err(RecvError::Lagged(_)) => {} // still subscribed; `missed` will tell
                 Err(RecvError::Closed) => return None,
             }
         }
     }
 
-    /// Joins what is ready into one piece, because one write of many lines costs the system
-    /// little more than one line.
-    fn gather(&mut self, first: Batch) -> Bytes {
+    /// The frames of this batch and of all that others have said since, in one piece, because
+    /// one write of many lines costs the system little more than one of a single line. Empty
+    /// when all of it was the seat's own.
+    pub fn gather(&mut self, first: Batch) -> Bytes {
         let mut joined = Joined::default();
         let mut next = Some(first);
         while let Some(batch) = next {
@@ -163,11 +161,8 @@ impl Seat {
             if batch.from != self.id {
                 joined.push(batch.frames);
             }
-            next = if joined.len() < self.door.gather {
-                self.ready()
-            } else {
-                None
-            };
+            let more = joined.len() < self.door.gather;
+            next = if more { self.ready() } else { None };
         }
         joined.into_bytes()
     }
