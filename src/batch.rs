@@ -4,21 +4,110 @@
 //! encoded when the line arrives and never again. What travels through the room is a reference
 //! to these bytes.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use crate::line;
 
-/// Lines of one sender, ready to be written to anybody's socket.
-#[derive(Clone, Debug)]
+/// Lines said at about the same time, ready to be written to anybody's socket.
+#[derive(Debug)]
 pub struct Batch {
-    /// The seat that said them.
-    pub from: u64,
     /// One unmasked text frame for each line.
-    pub frames: Bytes,
+    frames: Bytes,
+    /// Who said which part of the frames.
+    parts: Vec<Part>,
     /// How many lines.
     pub lines: u64,
     /// How many lines the room had had before.
     pub before: u64,
+}
+
+/// Frames of one seat in a row.
+#[derive(Debug)]
+struct Part {
+    seat: u64,
+    bytes: Range<usize>,
+}
+
+impl Batch {
+    /// Bytes of all its frames.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Whether it has no frames.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Adds the frames of everyone but `seat` to `frames`, uncopied and in as few pieces as can
+    /// be.
+    pub fn frames_but_of(&self, seat: u64, frames: &mut Vec<Bytes>) {
+        let mut start = 0;
+        let own = self
+            .parts
+            .iter()
+            .filter(|part| part.seat == seat)
+            .map(|part| &part.bytes);
+        for end_of_others in own.chain([&(self.len()..0)]) {
+            if start < end_of_others.start {
+                frames.push(self.frames.slice(start..end_of_others.start));
+            }
+            start = end_of_others.end;
+        }
+    }
+}
+
+/// A batch that lines are still added to.
+#[derive(Debug, Default)]
+pub struct BatchMut {
+    frames: Vec<u8>,
+    parts: Vec<Part>,
+    lines: u64,
+}
+
+impl BatchMut {
+    /// Bytes of all its frames.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Whether nothing was added.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Adds what `seat` said.
+    pub fn add(&mut self, seat: u64, lines: &Lines<'_>) {
+        let start = self.len();
+        self.frames.extend_from_slice(&lines.frames);
+        self.parts.push(Part {
+            seat,
+            bytes: start..self.len(),
+        });
+        self.lines += lines.count;
+    }
+
+    /// The batch as it is now; `so_far` is how many lines the room has had with it.
+    #[must_use]
+    pub fn freeze(self, so_far: u64) -> Batch {
+        let Self {
+            frames,
+            parts,
+            lines,
+        } = self;
+        Batch {
+            frames: frames.into(),
+            parts,
+            lines,
+            before: so_far - lines,
+        }
+    }
 }
 
 /// Lines on their way into a [`Batch`], and into the journal as the same text.
@@ -103,6 +192,27 @@ mod tests {
             let mut ws = ClientBuilder::new().take_over(stream);
             let message = ws.next().now_or_never().unwrap().unwrap().unwrap();
             assert_eq!(line::text(&message), Ok(&*text));
+        }
+    }
+
+    #[test]
+    fn nobody_gets_a_frame_of_its_own() {
+        let mut batch = BatchMut::default();
+        let mut expected = Vec::new();
+        for (seat, text) in [(1, "a"), (2, "b"), (2, "c"), (1, "d"), (3, "e")] {
+            let mut lines = Lines::of("n");
+            lines.push(text);
+            batch.add(seat, &lines);
+            expected.push((seat, lines.frames));
+        }
+        let batch = batch.freeze(9);
+        assert_eq!((batch.lines, batch.before), (5, 4));
+        for (seat, pieces) in [(1, 2), (2, 2), (3, 1), (4, 1)] {
+            let mut frames = Vec::new();
+            batch.frames_but_of(seat, &mut frames);
+            let others = expected.iter().filter(|(from, _)| *from != seat);
+            let others: Vec<_> = others.flat_map(|(_, frame)| frame.clone()).collect();
+            assert_eq!((frames.concat(), frames.len()), (others, pieces));
         }
     }
 

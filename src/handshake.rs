@@ -5,6 +5,8 @@
 //! So the head is read and judged here, and `accept` gets one of our own writing in which
 //! nothing is the stranger's but the key.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{StatusCode, Uri};
 use tokio::io::AsyncWriteExt;
@@ -15,7 +17,7 @@ use tokio_websockets::{Limits as WsLimits, ServerBuilder, WebSocketStream};
 use crate::close;
 use crate::head::{self, NoHead, Socket};
 use crate::limits::Limits;
-use crate::room::{Door, Seat};
+use crate::room::{Room, Seat};
 
 /// Why a stranger did not get in.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,12 +50,12 @@ pub struct Rules<'a> {
 pub async fn accept(
     mut stream: TcpStream,
     rules: Rules<'_>,
-    door: &Door,
+    room: &Arc<Room>,
     limits: &Limits,
 ) -> Result<(WebSocketStream<Socket>, Seat), Refusal> {
     let upgraded = async {
         let (key, rest) = request(&mut stream, rules, limits.head).await?;
-        let seat = door.enter().ok_or(refuse(
+        let seat = room.enter().ok_or(refuse(
             StatusCode::SERVICE_UNAVAILABLE,
             "the server is shutting down",
         ))?;

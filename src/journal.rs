@@ -27,6 +27,8 @@ pub struct Journal {
 struct Queue {
     /// Bytes that may wait.
     most: usize,
+    /// How long a line may wait for others to be written with it.
+    pause: Duration,
     waiting: Mutex<Waiting>,
     changed: Condvar,
 }
@@ -40,6 +42,8 @@ struct Waiting {
     writing: bool,
     /// The other end is closed; everything is thrown away.
     closed: bool,
+    /// The program is about to end: no more pauses.
+    closing: bool,
 }
 
 /// How many refusals were told in the current second.
@@ -54,8 +58,8 @@ impl Journal {
     /// Starts the two threads.
     #[must_use]
     pub fn open(limits: &Limits) -> Self {
-        let err = Queue::start(io::stderr(), limits.journal, None);
-        let out = Queue::start(io::stdout(), limits.journal, Some(err.clone()));
+        let err = Queue::start(io::stderr(), limits, None);
+        let out = Queue::start(io::stdout(), limits, Some(err.clone()));
         let refused = Refused {
             since: Instant::now(),
             told: 0,
@@ -114,11 +118,12 @@ impl Queue {
     /// A queue and the thread that writes it to `sink`; trouble with it goes to `trouble`.
     fn start(
         sink: impl Write + Send + 'static,
-        most: usize,
+        limits: &Limits,
         trouble: Option<Arc<Queue>>,
     ) -> Arc<Self> {
         let queue = Arc::new(Self {
-            most,
+            most: limits.journal,
+            pause: limits.journal_pause,
             waiting: Mutex::default(),
             changed: Condvar::new(),
         });
@@ -136,13 +141,13 @@ impl Queue {
             waiting.dropped += count;
             return;
         }
-        waiting.text.extend_from_slice(lines);
-        if !waiting.writing {
+        if waiting.text.is_empty() && !waiting.writing {
             self.changed.notify_all();
         }
+        waiting.text.extend_from_slice(lines);
     }
 
-    /// The thread: one write for all that has gathered while the last one was on its way.
+    /// The thread: one write for all that has gathered since the last.
     fn write_to(&self, mut sink: impl Write, trouble: Option<&Queue>) {
         let mut text = Vec::new();
         let mut waiting = lock(&self.waiting);
@@ -152,6 +157,12 @@ impl Queue {
                     .changed
                     .wait(waiting)
                     .unwrap_or_else(PoisonError::into_inner);
+            }
+            if !waiting.closing {
+                // A thread that woke for each line would cost the relay a core.
+                drop(waiting);
+                thread::sleep(self.pause);
+                waiting = lock(&self.waiting);
             }
             std::mem::swap(&mut waiting.text, &mut text);
             waiting.writing = true;
@@ -182,6 +193,7 @@ impl Queue {
 
     fn drain(&self, until: Instant) {
         let mut waiting = lock(&self.waiting);
+        waiting.closing = true;
         while !waiting.closed && (waiting.writing || !waiting.text.is_empty()) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {

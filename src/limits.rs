@@ -64,6 +64,8 @@ pub struct Limits {
     pub hold: Duration,
     /// Bytes of output that wait for a slow standard output or standard error.
     pub journal: usize,
+    /// How long a line of output may wait for others to be written with it.
+    pub journal_pause: Duration,
     /// Lines a second on standard error about refused strangers.
     pub complaints: u32,
     /// The accept loop's rest when the system is out of descriptors, doubled up to `rest_most`.
@@ -116,7 +118,8 @@ impl Limits {
         gather: 64 * 1024,
         pause: Duration::from_millis(5),
         hold: Duration::from_millis(250),
-        journal: 1024 * 1024,
+        journal: 4 * 1024 * 1024,
+        journal_pause: Duration::from_millis(5),
         complaints: 5,
         rest: Duration::from_millis(10),
         rest_most: Duration::from_secs(1),

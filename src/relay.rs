@@ -2,9 +2,10 @@
 //! the two ends. Why it ended is a value; one place turns it into a close code and a log line.
 
 use std::fmt;
+use std::io::IoSlice;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -104,11 +105,8 @@ where
             // The room speaks.
             batch = stay.seat.hear() => match batch {
                 Some(batch) => {
-                    // Whoever else has something to say now says it first: then one write
-                    // takes all of it along.
-                    tokio::task::yield_now().await;
                     let frames = stay.seat.gather(batch);
-                    stay.write(frames).await
+                    stay.write(&frames).await
                 }
                 None => Err(Ended::RoomClosed),
             },
@@ -176,7 +174,7 @@ where
         let mut next = Some(first);
         while let Some(message) = next {
             if let Err(ended) = self.take(message, &mut lines).await {
-                self.publish(lines)?;
+                self.publish(&lines)?;
                 return Err(ended);
             }
             let full = lines.frames.len() >= self.limits.batch;
@@ -186,7 +184,7 @@ where
                 self.ws.next().now_or_never()
             };
         }
-        self.publish(lines)
+        self.publish(&lines)
     }
 
     /// Adds one message to `lines`, and says those whenever they are enough for a batch.
@@ -217,7 +215,8 @@ where
             for line in line::lines(text) {
                 // One message of many short lines grows by a name each: it becomes several.
                 if lines.frames.len() >= self.limits.batch {
-                    self.publish(std::mem::replace(lines, Lines::of(self.name)))?;
+                    self.publish(lines)?;
+                    *lines = Lines::of(self.name);
                 }
                 lines.push(line);
             }
@@ -225,7 +224,7 @@ where
         Ok(())
     }
 
-    fn publish(&mut self, lines: Lines<'_>) -> Result<(), Ended> {
+    fn publish(&mut self, lines: &Lines<'_>) -> Result<(), Ended> {
         if lines.count == 0 {
             return Ok(());
         }
@@ -233,13 +232,16 @@ where
         self.seat.say(lines).map_err(|Closed| Ended::RoomClosed)
     }
 
-    /// Writes frames; what is stuck for too long ends the stay.
-    async fn write(&mut self, mut frames: Bytes) -> Result<(), Ended> {
+    /// Writes frames, all in one call if the system takes them; a write that makes no progress
+    /// for too long ends the stay.
+    async fn write(&mut self, frames: &[Bytes]) -> Result<(), Ended> {
         self.flush().await?; // a queued pong must not end up inside our frame
-        while frames.has_remaining() {
-            let written = timeout(self.limits.write, self.ws.get_mut().write(&frames)).await;
-            match written {
-                Ok(Ok(n)) if n > 0 => frames.advance(n),
+        let mut slices: Vec<_> = frames.iter().map(|frames| IoSlice::new(frames)).collect();
+        let mut slices = &mut slices[..];
+        while !slices.is_empty() {
+            let written = self.ws.get_mut().write_vectored(slices);
+            match timeout(self.limits.write, written).await {
+                Ok(Ok(n)) if n > 0 => IoSlice::advance_slices(&mut slices, n),
                 Ok(_) => return Err(Ended::Lost),
                 Err(_) => return Err(Ended::Stuck(self.limits.write)),
             }

@@ -1,79 +1,91 @@
-//! The room: a `tokio::sync::broadcast` channel of batches, and the count of lines that lets a
-//! reader who fell behind be told the true number it missed.
+//! The room: what is said goes into a `tokio::sync::broadcast` channel in batches, and a count of
+//! lines lets a reader who fell behind be told the true number it missed.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 use tokio::sync::broadcast::{
     self,
     error::{RecvError, TryRecvError},
 };
 
-use crate::batch::{self, Batch, Lines};
+use crate::batch::{self, Batch, BatchMut, Lines};
 use crate::limits::Limits;
 
-/// The room as its owner holds it. When it is dropped, the room closes: each seat still hears
-/// what was said before, then the end.
+/// The room. It stays open until [`Room::close`].
 #[derive(Debug)]
 pub struct Room {
-    /// Held, never used: the channel lives as long as its strong sender.
-    _batches: broadcast::Sender<Batch>,
-    door: Door,
-}
-
-/// A way into the room that does not keep it open.
-#[derive(Clone, Debug)]
-pub struct Door {
-    batches: broadcast::WeakSender<Batch>,
-    tally: Arc<Mutex<Tally>>,
+    now: Mutex<Now>,
+    said: Notify,
     ring: usize,
+    batch: usize,
     gather: usize,
 }
 
-/// What the room has had so far.
-#[derive(Debug, Default)]
-struct Tally {
+/// What all seats share. A std Mutex guards it: nothing awaits while holding it.
+#[derive(Debug)]
+struct Now {
+    /// `None` when the room is closed.
+    batches: Option<broadcast::Sender<Arc<Batch>>>,
+    /// What was said since the last batch.
+    next: BatchMut,
+    /// How many lines were ever said.
     lines: u64,
+    /// How many seats were ever taken.
     seats: u64,
 }
+
+/// The room is closed: what was said did not get in.
+#[derive(Debug)]
+pub struct Closed;
 
 impl Room {
     /// An empty room.
     #[must_use]
-    pub fn open(limits: &Limits) -> Self {
-        let (batches, _) = broadcast::channel(limits.ring);
-        let door = Door {
-            batches: batches.downgrade(),
-            tally: Arc::default(),
-            ring: limits.ring,
-            gather: limits.gather,
+    pub fn open(limits: &Limits) -> Arc<Self> {
+        let batches = Some(broadcast::channel(limits.ring).0);
+        let now = Now {
+            batches,
+            next: BatchMut::default(),
+            lines: 0,
+            seats: 0,
         };
-        Self {
-            _batches: batches,
-            door,
+        Arc::new(Self {
+            now: Mutex::new(now),
+            said: Notify::new(),
+            ring: limits.ring,
+            batch: limits.batch,
+            gather: limits.gather,
+        })
+    }
+
+    /// Publishes what is said until the room is closed. Everyone who has something to say in the
+    /// same turn of the runtime says it before this task runs, so it becomes one batch, and each
+    /// receiver takes it along in one write.
+    pub async fn publish(self: Arc<Self>) {
+        loop {
+            self.said.notified().await;
+            let mut now = self.now();
+            if now.batches.is_none() {
+                return;
+            }
+            now.publish();
         }
     }
 
-    /// A way in, for a connection's task to keep.
-    #[must_use]
-    pub fn door(&self) -> Door {
-        self.door.clone()
-    }
-}
-
-impl Door {
     /// Takes a seat: everything said from now on will be heard. `None` when the room is closed.
     #[must_use]
-    pub fn enter(&self) -> Option<Seat> {
-        let room = self.batches.upgrade()?;
-        let mut tally = self.tally();
-        tally.seats += 1;
-        // Under the same lock as the sends, or lines between the two would count as missed.
-        let (batches, heard, id) = (room.subscribe(), tally.lines, tally.seats);
-        drop(tally);
+    pub fn enter(self: &Arc<Self>) -> Option<Seat> {
+        let mut now = self.now();
+        now.publish(); // what was said before is not for the newcomer
+        let batches = now.batches.as_ref()?.subscribe();
+        now.seats += 1;
+        let (id, heard) = (now.seats, now.lines);
+        drop(now);
         Some(Seat {
-            door: self.clone(),
+            room: self.clone(),
             id,
             batches,
             heard,
@@ -81,25 +93,41 @@ impl Door {
         })
     }
 
-    /// A std Mutex: nothing awaits while holding it. A panic elsewhere leaves the counts whole.
-    fn tally(&self) -> MutexGuard<'_, Tally> {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Closes the room: everyone still hears what was said, then the end.
+    pub fn close(&self) {
+        let mut now = self.now();
+        now.publish();
+        now.batches = None;
+        self.said.notify_one();
+    }
+
+    fn now(&self) -> MutexGuard<'_, Now> {
+        // A panic elsewhere has left the counts whole.
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The room is closed: what was said did not get in.
-#[derive(Debug)]
-pub struct Closed;
+impl Now {
+    fn publish(&mut self) {
+        if let Some(batches) = &self.batches
+            && !self.next.is_empty()
+        {
+            let batch = std::mem::take(&mut self.next).freeze(self.lines);
+            // An error means that nobody is there to hear it.
+            let _ = batches.send(Arc::new(batch));
+        }
+    }
+}
 
 /// One client's place in the room.
 #[derive(Debug)]
 pub struct Seat {
-    door: Door,
+    room: Arc<Room>,
     id: u64,
-    batches: broadcast::Receiver<Batch>,
+    batches: broadcast::Receiver<Arc<Batch>>,
     /// How many of the room's lines are behind this seat: heard, missed, or its own.
     heard: u64,
-    /// The batches this seat said and has not met again yet: (lines before it, its lines).
+    /// What this seat said and has not met again yet: (lines before it, its lines).
     own: VecDeque<(u64, u64)>,
 }
 
@@ -109,35 +137,36 @@ impl Seat {
     /// # Errors
     ///
     /// The room is closed.
-    pub fn say(&mut self, lines: Lines<'_>) -> Result<(), Closed> {
-        let room = self.door.batches.upgrade().ok_or(Closed)?;
-        let mut tally = self.door.tally();
-        let before = tally.lines;
-        tally.lines += lines.count;
-        let batch = Batch {
-            from: self.id,
-            frames: lines.frames.into(),
-            lines: lines.count,
-            before,
-        };
-        self.own.push_back((before, lines.count));
-        // Counted and sent under one lock, so that `before` rises along the channel.
-        room.send(batch).map(drop).map_err(|_| Closed)
+    pub fn say(&mut self, lines: &Lines<'_>) -> Result<(), Closed> {
+        let mut now = self.room.now();
+        if now.batches.is_none() {
+            return Err(Closed);
+        }
+        if now.next.len() + lines.frames.len() > self.room.batch {
+            now.publish();
+        }
+        if now.next.is_empty() {
+            self.room.said.notify_one();
+        }
+        self.own.push_back((now.lines, lines.count));
+        now.lines += lines.count;
+        now.next.add(self.id, lines);
+        Ok(())
     }
 
     /// Whether the slowest reader is more than half the ring behind, so that who speaks should
     /// wait a moment.
     #[must_use]
     pub fn crowded(&self) -> bool {
-        self.door
-            .batches
-            .upgrade()
-            .is_some_and(|room| room.len() > self.door.ring / 2)
+        let now = self.room.now();
+        now.batches
+            .as_ref()
+            .is_some_and(|batches| batches.len() > self.room.ring / 2)
     }
 
     /// Waits for something to be said; `None` when the room is closed and all of it was heard.
     /// May be cancelled: nothing is lost. What it returns belongs into [`Seat::gather`].
-    pub async fn hear(&mut self) -> Option<Batch> {
+    pub async fn hear(&mut self) -> Option<Arc<Batch>> {
         loop {
             match self.batches.recv().await {
                 Ok(batch) => return Some(batch),
@@ -147,28 +176,28 @@ impl Seat {
         }
     }
 
-    /// The frames of this batch and of all that others have said since, in one piece, because
-    /// one write of many lines costs the system little more than one of a single line. Empty
-    /// when all of it was the seat's own.
-    pub fn gather(&mut self, first: Batch) -> Bytes {
-        let mut joined = Joined::default();
+    /// The frames of this batch and of those that are there already, but for the seat's own.
+    pub fn gather(&mut self, first: Arc<Batch>) -> Vec<Bytes> {
+        let (mut frames, mut bytes) = (Vec::new(), 0);
         let mut next = Some(first);
         while let Some(batch) = next {
             let missed = self.missed(&batch);
             if missed > 0 {
-                joined.push(batch::missed(missed));
+                frames.push(batch::missed(missed));
             }
-            if batch.from != self.id {
-                joined.push(batch.frames);
-            }
-            let more = joined.len() < self.door.gather;
-            next = if more { self.ready() } else { None };
+            batch.frames_but_of(self.id, &mut frames);
+            bytes += batch.len();
+            next = if bytes < self.room.gather {
+                self.ready()
+            } else {
+                None
+            };
         }
-        joined.into_bytes()
+        frames
     }
 
     /// The next batch if it is there already.
-    fn ready(&mut self) -> Option<Batch> {
+    fn ready(&mut self) -> Option<Arc<Batch>> {
         loop {
             match self.batches.try_recv() {
                 Ok(batch) => return Some(batch),
@@ -182,45 +211,15 @@ impl Seat {
     /// lines are no loss to it.
     fn missed(&mut self, batch: &Batch) -> u64 {
         let mut missed = batch.before - self.heard;
+        self.heard = batch.before + batch.lines;
         while let Some(&(before, lines)) = self.own.front()
-            && before <= batch.before
+            && before < self.heard
         {
             if before < batch.before {
                 missed -= lines;
             }
             self.own.pop_front();
         }
-        self.heard = batch.before + batch.lines;
         missed
-    }
-}
-
-/// Frames joined into one piece; a single piece is passed on uncopied.
-#[derive(Default)]
-struct Joined {
-    only: Bytes,
-    all: Vec<u8>,
-}
-
-impl Joined {
-    fn len(&self) -> usize {
-        self.only.len() + self.all.len()
-    }
-
-    fn push(&mut self, frames: Bytes) {
-        if self.len() == 0 {
-            self.only = frames;
-        } else {
-            self.all.extend_from_slice(&std::mem::take(&mut self.only));
-            self.all.extend_from_slice(&frames);
-        }
-    }
-
-    fn into_bytes(self) -> Bytes {
-        if self.all.is_empty() {
-            self.only
-        } else {
-            self.all.into()
-        }
     }
 }

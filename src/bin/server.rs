@@ -11,7 +11,7 @@ use chat_pair::journal::Journal;
 use chat_pair::limits::Limits;
 use chat_pair::listener::Listener;
 use chat_pair::relay::relay;
-use chat_pair::room::{Door, Room};
+use chat_pair::room::Room;
 use chat_pair::{close, flags};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -41,7 +41,7 @@ fn run(flags: &flags::Server) -> Result<(), String> {
 
 /// What the task of every connection needs.
 struct Chat {
-    door: Door,
+    room: Arc<Room>,
     journal: Journal,
     limits: Limits,
     origins: Vec<String>,
@@ -71,10 +71,11 @@ async fn serve(flags: &flags::Server) -> Result<(), String> {
         limits.connections = most;
     }
     let room = Room::open(&limits);
+    tokio::spawn(room.clone().publish());
     let (open, closing) = watch::channel(());
     let origins = flags.allow_origin.clone();
     let chat = Arc::new(Chat {
-        door: room.door(),
+        room: room.clone(),
         journal,
         limits,
         origins,
@@ -97,7 +98,8 @@ async fn serve(flags: &flags::Server) -> Result<(), String> {
     }
 
     // Nobody new; handshakes end; the room closes behind the last line that was said in it.
-    drop((listener, open, room));
+    drop((listener, open));
+    room.close();
     let drained = async { while connections.join_next().await.is_some() {} };
     let at_once = tokio::select! {
         _ = timeout(limits.drain, drained) => false,
@@ -137,7 +139,7 @@ async fn connection(
     mut closing: watch::Receiver<()>,
 ) {
     let Chat {
-        door,
+        room,
         journal,
         limits,
         origins,
@@ -146,7 +148,7 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     let rules = Rules { origins, full };
     // Boxed, so that the memory of a handshake is not kept for the whole stay.
-    let accepted = Box::pin(handshake::accept(stream, rules, door, limits));
+    let accepted = Box::pin(handshake::accept(stream, rules, room, limits));
     let accepted = tokio::select! {
         accepted = accepted => accepted,
         _ = closing.changed() => return,
