@@ -30,6 +30,10 @@ pub struct Server {
     #[arg(long, env = "CHAT_MAX_CONNECTIONS", value_name = "N", default_value_t = LIMITS.connections, value_parser = connections)]
     pub max_connections: usize,
 
+    /// Threads that relay; measured, one is fastest for all but very long lines
+    #[arg(long, env = "CHAT_THREADS", value_name = "N", default_value_t = 1, value_parser = threads)]
+    pub threads: usize,
+
     /// Web pages that may join, by origin, as in `https://chat.example`; may be repeated
     /// (in the environment: separated by commas)
     #[arg(
@@ -66,6 +70,10 @@ fn message(text: &str) -> Result<usize, String> {
 
 fn connections(text: &str) -> Result<usize, String> {
     number(text, 1, 1_000_000)
+}
+
+fn threads(text: &str) -> Result<usize, String> {
+    number(text, 1, 256)
 }
 
 fn number(text: &str, least: usize, most: usize) -> Result<usize, String> {

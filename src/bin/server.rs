@@ -14,6 +14,7 @@ use chat_pair::relay::relay;
 use chat_pair::room::Room;
 use chat_pair::{close, flags};
 use tokio::net::TcpStream;
+use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -31,12 +32,24 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
+const EVERYTHING: u32 = 1024;
+
 fn run(flags: &flags::Server) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = runtime.map_err(|error| format!("cannot start: {}", plain(&error)))?;
+    let mut runtime = match flags.threads {
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    runtime.enable_all().worker_threads(flags.threads);
+    // Look for new input only when everything that is ready has been done: then all that was
+    // said meanwhile is one turn's.
+    runtime.event_interval(EVERYTHING);
+    let runtime = runtime.build().map_err(cannot_start)?;
     runtime.block_on(serve(flags))
+}
+
+#[allow(clippy::needless_pass_by_value)] // for map_err
+fn cannot_start(error: io::Error) -> String {
+    format!("cannot start: {}", plain(&error))
 }
 
 /// What the task of every connection needs.
@@ -53,7 +66,7 @@ async fn serve(flags: &flags::Server) -> Result<(), String> {
         ..Limits::DEFAULT
     };
     limits.connections = flags.max_connections;
-    let mut stop = Stop::listen().map_err(|error| format!("cannot start: {}", plain(&error)))?;
+    let mut stop = Stop::listen().map_err(cannot_start)?;
     let mut listener = Listener::bind(&flags.listen, &limits).await?;
     let journal = Journal::open(&limits);
     report_panics(&journal);
