@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
 use tokio_websockets::{ClientBuilder, Limits as WsLimits, WebSocketStream};
 
-use crate::head::{self, Head, NoHead, Socket};
+use crate::head::{self, Fields, Head, NoHead, Socket};
 use crate::limits::Limits;
 
 /// A `ws://` URL, checked.
@@ -203,28 +203,20 @@ async fn look(answer: &Head, stream: &mut TcpStream) -> Result<(), Failed> {
         let said = sentence(&answer.rest, stream).await;
         return Err(Failed::Status(status, said));
     }
-    // 20 bytes in base64 (RFC 6455 4.2.2).
-    let mut accepts = response
-        .headers
-        .iter()
-        .filter(|field| is(field, "Sec-WebSocket-Accept"));
-    if accepts.any(|field| field.value.len() != 28) {
-        return Err(Failed::Handshake);
+    // RFC 6455 4.1: each of these is a reason to fail, and the library looks at the key alone. It
+    // decodes that into a space of 20 bytes, which are 27 digits of base64 and one `=`.
+    let fields = Fields(response.headers);
+    let agreed = fields.lists("Upgrade", "websocket")
+        && fields.lists("Connection", "upgrade")
+        && fields.only("Sec-WebSocket-Accept").is_some_and(|a| a.len() == 28 && a.ends_with('='))
+        // Nothing was asked for, so nothing may be granted.
+        && !fields.has("Sec-WebSocket-Extensions")
+        && !fields.has("Sec-WebSocket-Protocol");
+    if agreed {
+        Ok(())
+    } else {
+        Err(Failed::Handshake)
     }
-    // RFC 6455 4.1: an extension or subprotocol that was not asked for ends the connection.
-    let unasked = ["Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"];
-    if response
-        .headers
-        .iter()
-        .any(|field| unasked.iter().any(|name| is(field, name)))
-    {
-        return Err(Failed::Handshake);
-    }
-    Ok(())
-}
-
-fn is(field: &httparse::Header<'_>, name: &str) -> bool {
-    field.name.eq_ignore_ascii_case(name)
 }
 
 /// The body of a refusal when it is one short line of plain text, else nothing.

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_websockets::{Limits as WsLimits, ServerBuilder, WebSocketStream};
 
 use crate::close;
-use crate::head::{self, NoHead, Socket};
+use crate::head::{self, Fields, NoHead, Socket};
 use crate::limits::Limits;
 use crate::room::{Room, Seat};
 
@@ -157,7 +157,7 @@ pub fn judge<'a>(head: &'a [u8], origins: &[String]) -> Result<&'a str, Refusal>
             "this server speaks WebSocket version 13",
         ));
     }
-    if fields.count("Origin") > 0
+    if fields.has("Origin")
         && !fields
             .only("Origin")
             .is_some_and(|origin| origins.iter().any(|o| o == origin))
@@ -176,35 +176,6 @@ fn is_key(key: &str) -> bool {
     let digit = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
     matches!(key.as_bytes(), [digits @ .., b'A' | b'Q' | b'g' | b'w', b'=', b'=']
         if digits.len() == 21 && digits.iter().all(|b| digit(*b)))
-}
-
-/// The fields of a head.
-struct Fields<'h, 'b>(&'h [httparse::Header<'b>]);
-
-impl<'b> Fields<'_, 'b> {
-    fn all(&self, name: &str) -> impl Iterator<Item = &'b str> {
-        let named = self
-            .0
-            .iter()
-            .filter(move |field| field.name.eq_ignore_ascii_case(name));
-        // A value that is not UTF-8 equals nothing we look for.
-        named.map(|field| std::str::from_utf8(field.value).unwrap_or_default())
-    }
-
-    fn count(&self, name: &str) -> usize {
-        self.all(name).count()
-    }
-
-    /// The value of a field that is there exactly once.
-    fn only(&self, name: &str) -> Option<&'b str> {
-        self.all(name).next().filter(|_| self.count(name) == 1)
-    }
-
-    /// Whether a field, which may be there several times, lists the word.
-    fn lists(&self, name: &str, word: &str) -> bool {
-        let mut words = self.all(name).flat_map(|value| value.split(','));
-        words.any(|listed| listed.trim().eq_ignore_ascii_case(word))
-    }
 }
 
 /// Opens the WebSocket. `None` when the client left meanwhile.

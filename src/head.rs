@@ -88,3 +88,38 @@ pub fn unread(stream: TcpStream, rest: Bytes) -> Socket {
     let (reader, writer) = stream.into_split();
     tokio::io::join(Cursor::new(rest).chain(reader), writer)
 }
+
+/// The header fields of a head.
+#[derive(Clone, Copy, Debug)]
+pub struct Fields<'h, 'b>(pub &'h [httparse::Header<'b>]);
+
+impl<'b> Fields<'_, 'b> {
+    fn all(&self, name: &str) -> impl Iterator<Item = &'b str> {
+        let named = self
+            .0
+            .iter()
+            .filter(move |field| field.name.eq_ignore_ascii_case(name));
+        // A value that is not UTF-8 equals nothing that anyone looks for.
+        named.map(|field| std::str::from_utf8(field.value).unwrap_or("\u{FFFD}"))
+    }
+
+    /// Whether a field is there at all.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.all(name).next().is_some()
+    }
+
+    /// The value of a field that is there exactly once.
+    #[must_use]
+    pub fn only(&self, name: &str) -> Option<&'b str> {
+        let mut all = self.all(name);
+        all.next().filter(|_| all.next().is_none())
+    }
+
+    /// Whether a field, which may be there several times, lists the word (RFC 9110 5.6.1).
+    #[must_use]
+    pub fn lists(&self, name: &str, word: &str) -> bool {
+        let mut words = self.all(name).flat_map(|value| value.split(','));
+        words.any(|listed| listed.trim().eq_ignore_ascii_case(word))
+    }
+}

@@ -18,7 +18,7 @@ use crate::limits::Limits;
 pub struct Journal {
     out: Arc<Queue>,
     err: Arc<Queue>,
-    refused: Arc<Mutex<Refused>>,
+    strangers: Arc<Mutex<Strangers>>,
     complaints: u32,
 }
 
@@ -46,9 +46,9 @@ struct Waiting {
     closing: bool,
 }
 
-/// How many refusals were told in the current second.
+/// How many lines about strangers were said in the current second.
 #[derive(Debug)]
-struct Refused {
+struct Strangers {
     since: Instant,
     told: u32,
     untold: u64,
@@ -60,7 +60,7 @@ impl Journal {
     pub fn open(limits: &Limits) -> Self {
         let err = Queue::start(io::stderr(), limits, None);
         let out = Queue::start(io::stdout(), limits, Some(err.clone()));
-        let refused = Refused {
+        let strangers = Strangers {
             since: Instant::now(),
             told: 0,
             untold: 0,
@@ -68,7 +68,7 @@ impl Journal {
         Self {
             out,
             err,
-            refused: Arc::new(Mutex::new(refused)),
+            strangers: Arc::new(Mutex::new(strangers)),
             complaints: limits.complaints,
         }
     }
@@ -88,21 +88,21 @@ impl Journal {
         self.err.push(format!("server: {line}\n").as_bytes(), 1);
     }
 
-    /// One line on standard error about a refused stranger, unless there were many this second:
-    /// those are counted, and said with the next.
-    pub fn refused(&self, line: Arguments<'_>) {
-        let mut refused = lock(&self.refused);
-        if refused.since.elapsed() >= Duration::from_secs(1) {
-            (refused.since, refused.told) = (Instant::now(), 0);
+    /// One line on standard error about a stranger, unless there were many this second: those are
+    /// counted, and said with the next.
+    pub fn complain_of(&self, line: Arguments<'_>) {
+        let mut strangers = lock(&self.strangers);
+        if strangers.since.elapsed() >= Duration::from_secs(1) {
+            (strangers.since, strangers.told) = (Instant::now(), 0);
         }
-        if refused.told >= self.complaints {
-            refused.untold += 1;
+        if strangers.told >= self.complaints {
+            strangers.untold += 1;
             return;
         }
-        refused.told += 1;
-        match std::mem::take(&mut refused.untold) {
+        strangers.told += 1;
+        match std::mem::take(&mut strangers.untold) {
             0 => self.complain(line),
-            more => self.complain(format_args!("{line} ({more} more refused before)")),
+            more => self.complain(format_args!("{line} ({more} more before)")),
         }
     }
 

@@ -86,7 +86,12 @@ async fn serve(flags: &flags::Server) -> Result<(), String> {
     let room = Room::open(&limits);
     tokio::spawn(room.clone().publish());
     let (open, closing) = watch::channel(());
-    let origins = flags.allow_origin.clone();
+    // An empty variable, or a comma too many, is a list without that name.
+    let named = flags
+        .allow_origin
+        .iter()
+        .map(|origin| origin.trim().to_owned());
+    let origins = named.filter(|origin| !origin.is_empty()).collect();
     let chat = Arc::new(Chat {
         room: room.clone(),
         journal,
@@ -169,7 +174,7 @@ async fn connection(
     let (mut ws, mut seat) = match accepted {
         Ok(accepted) => accepted,
         Err(Refusal::Answered(status, why)) => {
-            return journal.refused(format_args!(
+            return journal.complain_of(format_args!(
                 "{name} was refused: {why} ({})",
                 status.as_str()
             ));
@@ -180,7 +185,7 @@ async fn connection(
     let ended = relay(&mut ws, &name, &mut seat, journal, limits).await;
     drop((presence, seat));
     if ended.is_worth_a_line() {
-        journal.complain(format_args!("{name} {ended}"));
+        journal.complain_of(format_args!("{name} {ended}"));
     }
     if let Some((code, reason)) = ended.goodbye() {
         close::close(&mut ws, code, reason, limits.close).await;

@@ -1,8 +1,13 @@
-//! A WebSocket client made by hand, so that it can do what no library would: every byte of it is
-//! the test's.
+//! A WebSocket client made by hand, and a server, so that they can do what no library would:
+//! every byte of them is the test's.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::mpsc::channel;
+use std::thread;
+
+use futures_util::FutureExt;
+use tokio_websockets::ServerBuilder;
 
 use super::PATIENCE;
 
@@ -40,6 +45,67 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// The same without a mask, as a server sends it (RFC 6455 5.1).
+pub fn bare_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = frame(first, payload);
+    frame[1] &= 0x7f;
+    let head = frame.len() - payload.len();
+    frame.drain(head - 4..head);
+    frame
+}
+
+/// The start of a masked frame that announces `len` bytes in the eight-byte form.
+pub fn announce(first: u8, len: u64) -> Vec<u8> {
+    [&[first, 0xff], &len.to_be_bytes()[..], &[0; 4]].concat()
+}
+
+/// A Close with its code (RFC 6455 5.5.1).
+pub fn close_frame(code: u16, reason: &str) -> Vec<u8> {
+    let payload = [&code.to_be_bytes(), reason.as_bytes()].concat();
+    frame(FIN | CLOSE, &payload)
+}
+
+/// A server made by hand.
+pub struct RawServer {
+    listener: TcpListener,
+}
+
+impl RawServer {
+    pub fn listen() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self { listener }
+    }
+
+    pub fn url(&self) -> String {
+        format!("ws://{}", self.listener.local_addr().unwrap())
+    }
+
+    /// The next connection, nothing read and nothing sent.
+    pub fn tcp(&self) -> Raw {
+        let (sender, coming) = channel();
+        let listener = self.listener.try_clone().unwrap();
+        thread::spawn(move || sender.send(listener.accept().unwrap().0));
+        Raw::of(coming.recv_timeout(PATIENCE).expect("a connection"))
+    }
+
+    /// The next connection, its request read and agreed to.
+    pub fn accept(&self) -> Raw {
+        let mut raw = self.tcp();
+        let agreement = agreement(&raw.head());
+        raw.send(&agreement);
+        raw
+    }
+}
+
+/// The 101 that the library answers a request with.
+pub fn agreement(request: &str) -> Vec<u8> {
+    let mut answer = Vec::new();
+    let stream = tokio::io::join(request.as_bytes(), &mut answer);
+    let accepted = ServerBuilder::new().accept(stream).now_or_never();
+    accepted.unwrap().unwrap();
+    answer
+}
+
 /// A connection.
 pub struct Raw {
     pub stream: TcpStream,
@@ -48,7 +114,12 @@ pub struct Raw {
 impl Raw {
     /// A TCP connection, nothing sent.
     pub fn tcp(port: u16) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        Self::of(TcpStream::connect(("127.0.0.1", port)).unwrap())
+    }
+
+    fn of(stream: TcpStream) -> Self {
+        // What is sent in pieces shall arrive in pieces.
+        stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         Self { stream }
@@ -102,13 +173,18 @@ impl Raw {
             Err(error) if is_end(&error) => return None,
             Err(error) => panic!("{error}"),
         }
-        let len = match start[1] {
+        let len = match start[1] & 0x7f {
             126 => u64::from(u16::from_be_bytes(self.bytes())),
             127 => u64::from_be_bytes(self.bytes()),
             len => u64::from(len),
         };
+        let masked = start[1] & 0x80 != 0;
+        let mask: [u8; 4] = if masked { self.bytes() } else { [0; 4] };
         let mut payload = vec![0; usize::try_from(len).unwrap()];
         self.stream.read_exact(&mut payload).unwrap();
+        for (byte, mask) in payload.iter_mut().zip(mask.iter().cycle()) {
+            *byte ^= mask;
+        }
         Some((start[0], payload))
     }
 

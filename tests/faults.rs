@@ -1,0 +1,658 @@
+//! The seven faults of tokio-websockets that this program is built around, each by its number in
+//! the order of the notes on the library, on both ends where it applies; and what a peer hears
+//! that breaks the protocol.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use chat_pair::limits::Limits;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use support::raw::{
+    BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, REQUEST, Raw, RawServer, TEXT, agreement,
+    announce, bare_frame, close_frame, frame,
+};
+use support::{Program, Server};
+
+/// Bytes of resident memory that neither program comes near, attacked or not. A flood is longer,
+/// so whoever keeps all of it is found out.
+const MEMORY: u64 = 60 * 1024 * 1024;
+const FLOOD: u64 = MEMORY + 4 * 1024 * 1024;
+
+/// Whatever a client says of a server that broke the rules, it is one line.
+const SOMETHING: &str = "client: ";
+const WRONG: &str = "its WebSocket handshake is wrong";
+
+/// The most resident memory that a running program has had so far.
+fn memory(program: &Program) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", program.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib: u64 = line
+        .unwrap()
+        .trim()
+        .strip_suffix(" kB")
+        .unwrap()
+        .parse()
+        .unwrap();
+    1024 * kib
+}
+
+fn is_small(program: &Program) {
+    let memory = memory(program);
+    assert!(memory < MEMORY, "{memory} bytes");
+}
+
+/// Two who talk while somebody else misbehaves.
+struct Others {
+    ann: Raw,
+    bob: Raw,
+}
+
+impl Others {
+    fn join(port: u16) -> Self {
+        let (ann, bob) = (Raw::join(port), Raw::join(port));
+        Self { ann, bob }
+    }
+
+    /// What one says next is the next thing that the other hears.
+    fn talk(&mut self) {
+        self.ann.say("hello");
+        assert_eq!(self.bob.text(), format!("{}: hello", self.ann.name()));
+    }
+}
+
+/// A client of [`RawServer`] that is connected.
+fn client(server: &RawServer) -> (Program, Raw) {
+    let mut client = Program::start("client", &[&server.url()]);
+    let raw = server.accept();
+    let line = client.err_line();
+    assert!(line.starts_with("client: connected to "), "{line}");
+    (client, raw)
+}
+
+/// Waits for the end of a client and returns what it has shown. Its last words are one line.
+fn ends(mut client: Program, last: &str) -> Vec<String> {
+    assert_eq!(client.exit(), 1);
+    let said = client.err_rest();
+    assert!(said.len() == 1 && said[0].starts_with(last), "{said:?}");
+    client.rest()
+}
+
+/// Sends until the other end has gone or takes nothing for a while, but no more than so many
+/// bytes.
+fn flood(stream: &mut TcpStream, piece: &[u8], most: u64) {
+    let pieces = piece.repeat(64 * 1024 / piece.len());
+    let mut sent = 0;
+    while sent < most && stream.write_all(&pieces).is_ok() {
+        sent += pieces.len() as u64;
+    }
+}
+
+#[test]
+fn fault_1_a_bad_request_line_panics_the_accept() {
+    let mut server = Server::start();
+    let long = format!("/{}", "a".repeat(65_534));
+    for target in ["/a<b", "/`", "?a", "foo:bar:baz", "[::1", &long] {
+        let mut raw = Raw::tcp(server.port);
+        raw.send(
+            REQUEST
+                .replace("GET /", &format!("GET {target}"))
+                .as_bytes(),
+        );
+        let head = raw.head();
+        assert!(head.starts_with("HTTP/1.1 4"), "{head}");
+    }
+    Others::join(server.port).talk();
+    server.program.signal("TERM");
+    assert_eq!(server.program.exit(), 0);
+    for line in server.program.err_rest() {
+        assert!(line.contains(" was refused: "), "{line}");
+    }
+}
+
+#[test]
+fn fault_2_a_ping_flood_fills_the_memory_of_the_server() {
+    let mut server = Server::start();
+    let mut others = Others::join(server.port);
+    let mut raw = Raw::join(server.port);
+    let name = raw.name();
+    let flooding = thread::spawn(move || {
+        flood(&mut raw.stream, &frame(FIN | PING, &[b'x'; 125]), u64::MAX);
+    });
+    for _ in 0..10 {
+        others.talk();
+    }
+    // It never reads, so the pongs get stuck, and then it is cut off.
+    let line = format!("server: {name} was cut off: it took nothing for 5s");
+    assert_eq!(server.program.err_line(), line);
+    flooding.join().unwrap();
+    is_small(&server.program);
+    others.talk();
+}
+
+#[test]
+fn fault_3_a_request_has_no_size_in_the_accept() {
+    let server = Server::start();
+    let mut others = Others::join(server.port);
+    let mut raw = Raw::tcp(server.port);
+    raw.send(b"GET / HTTP/1.1\r\nA: ");
+    let mut reader = raw.stream.try_clone().unwrap();
+    let flooding = thread::spawn(move || flood(&mut raw.stream, b"a", FLOOD));
+    let mut answer = [0; 12];
+    reader.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 431");
+    others.talk();
+    flooding.join().unwrap();
+    is_small(&server.program);
+}
+
+#[test]
+fn fault_3_an_answer_has_no_size_in_the_connect() {
+    for endless in [&b"a"[..], b"A: a\r\n", b"\r\n"] {
+        let server = RawServer::listen();
+        let url = server.url();
+        let client = Program::start("client", &[&url]);
+        let mut raw = server.tcp();
+        raw.head();
+        raw.send(b"HTTP/1.1 101 X\r\nA: a");
+        flood(&mut raw.stream, endless, FLOOD);
+        // It has hung up.
+        let why = "what listens there is not a WebSocket server";
+        let why = if endless == b"\r\n" { WRONG } else { why };
+        let shown = ends(client, &format!("client: cannot connect to {url}: {why}"));
+        assert_eq!(shown, [""; 0]);
+    }
+}
+
+/// What is said of a message that is too long: fragments that the library would go on with.
+fn oversize(len: usize, frame: fn(u8, &[u8]) -> Vec<u8>) -> Vec<u8> {
+    let part = vec![b'x'; len];
+    [
+        frame(FIN | TEXT, b"before"),
+        frame(TEXT, &part),
+        frame(CONTINUATION, &part),
+        frame(FIN | CONTINUATION, b"end"),
+        frame(FIN | TEXT, b"after"),
+    ]
+    .concat()
+}
+
+#[test]
+fn fault_4_an_oversize_message_comes_out_with_a_hole() {
+    let mut server = Server::start();
+    let mut others = Others::join(server.port);
+    let mut raw = Raw::join(server.port);
+    let name = raw.name();
+    raw.send(&oversize(10_000, frame));
+    assert_eq!(raw.close(), (1009, "the message is too long".to_owned()));
+    raw.send(&close_frame(1009, ""));
+    assert_eq!(raw.frame(), None);
+    assert_eq!(others.bob.text(), format!("{name}: before"));
+    others.talk();
+    let line = format!("server: {name} was closed: the message is too long (1009)");
+    assert_eq!(server.program.err_line(), line);
+}
+
+#[test]
+fn fault_4_an_oversize_message_shows_nothing() {
+    let server = RawServer::listen();
+    let (client, mut raw) = client(&server);
+    raw.send(&oversize(500_000, bare_frame));
+    drop(raw);
+    assert_eq!(ends(client, SOMETHING), ["before"]);
+}
+
+#[test]
+fn fault_5_a_goodbye_to_a_silent_peer_never_ends() {
+    let mut server = Server::start();
+    let (_silent, mut broken) = (Raw::join(server.port), Raw::join(server.port));
+    broken.send(&frame(FIN | BINARY, b""));
+    broken.close();
+    let hostile = RawServer::listen();
+    let (mut client, _mute) = client(&hostile);
+    // All three leave their Close without an answer.
+    server.program.signal("TERM");
+    client.signal("INT");
+    assert_eq!(server.program.exit(), 0);
+    assert_eq!((client.exit(), client.err_rest()), (0, vec![]));
+}
+
+#[test]
+fn fault_5_the_answer_to_a_close_waits_for_the_next_poll() {
+    let mut server = Server::start();
+    let mut others = Others::join(server.port);
+    for code in [1000, 1001, 1014, 3000, 4999] {
+        let mut raw = Raw::join(server.port);
+        let name = raw.name();
+        // The text is said, what comes behind the Close is not.
+        raw.send(
+            &[
+                frame(FIN | TEXT, b"bye"),
+                close_frame(code, "why"),
+                frame(FIN | TEXT, b"after"),
+            ]
+            .concat(),
+        );
+        assert_eq!(
+            raw.frame(),
+            Some((FIN | CLOSE, code.to_be_bytes().to_vec()))
+        );
+        assert_eq!(raw.frame(), None);
+        assert_eq!(others.bob.text(), format!("{name}: bye"));
+        others.talk();
+    }
+    let mut raw = Raw::join(server.port);
+    raw.send(&frame(FIN | CLOSE, b""));
+    assert_eq!(raw.frame(), Some((FIN | CLOSE, vec![])));
+    assert_eq!(raw.frame(), None);
+    drop(raw);
+    drop(others);
+    server.program.signal("TERM");
+    assert_eq!(server.program.exit(), 0);
+    assert_eq!(server.program.err_rest(), [""; 0]);
+}
+
+#[test]
+fn fault_5_the_client_answers_a_close_too() {
+    let server = RawServer::listen();
+    let (client, mut raw) = client(&server);
+    raw.send(&bare_frame(FIN | CLOSE, b"\x10\x68why\x1b[2J\nnot")); // 4200
+    assert_eq!(raw.frame(), Some((FIN | CLOSE, vec![0x10, 0x68])));
+    let why = "why\u{FFFD}[2J\u{FFFD}not (4200, unknown code)";
+    let shown = ends(
+        client,
+        &format!("client: the server closed the chat: {why}"),
+    );
+    assert_eq!(shown, [""; 0]);
+}
+
+#[test]
+fn fault_6_an_over_long_accept_field_panics_the_connect() {
+    let accepts = [
+        String::new(),
+        "A".repeat(27) + "=",
+        "A".repeat(29),
+        "A".repeat(32),
+        "A".repeat(4000),
+    ];
+    for accept in accepts {
+        answered_with_accept(&accept);
+    }
+}
+
+fn answered_with_accept(accept: &str) {
+    let server = RawServer::listen();
+    let url = server.url();
+    let client = Program::start("client", &[&url]);
+    let mut raw = server.tcp();
+    raw.head();
+    let fields = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept";
+    raw.send(format!("HTTP/1.1 101 X\r\n{fields}: {accept}\r\n\r\n").as_bytes());
+    let shown = ends(client, &format!("client: cannot connect to {url}: {WRONG}"));
+    assert_eq!(shown, [""; 0]);
+}
+
+/// A message that ends inside a code point, its last fragment empty.
+fn cut_inside(frame: fn(u8, &[u8]) -> Vec<u8>) -> Vec<u8> {
+    [
+        frame(FIN | TEXT, b"before"),
+        frame(TEXT, b"half an \xc3"),
+        frame(FIN | CONTINUATION, b""),
+        frame(FIN | TEXT, b"after"),
+    ]
+    .concat()
+}
+
+#[test]
+fn fault_7_text_that_is_not_utf_8_comes_out_as_text() {
+    let mut server = Server::start();
+    let mut others = Others::join(server.port);
+    let mut raw = Raw::join(server.port);
+    let name = raw.name();
+    raw.send(&cut_inside(frame));
+    assert_eq!(raw.close(), (1007, "text is not UTF-8".to_owned()));
+    raw.send(&close_frame(1007, ""));
+    assert_eq!(raw.frame(), None);
+    assert_eq!(others.bob.text(), format!("{name}: before"));
+    others.talk();
+    let line = format!("server: {name} was closed: text is not UTF-8 (1007)");
+    assert_eq!(server.program.err_line(), line);
+}
+
+#[test]
+fn fault_7_text_that_is_not_utf_8_is_not_shown() {
+    let server = RawServer::listen();
+    let (client, mut raw) = client(&server);
+    raw.send(&cut_inside(bare_frame));
+    drop(raw);
+    let last = "client: the server sent text that is not UTF-8";
+    assert_eq!(ends(client, last), ["before"]);
+}
+
+/// Each of these frames is answered with this code and its reason, and the operator is told.
+/// Nothing of them reaches anybody, nor what comes behind them.
+fn broken(code: u16, told: &str, cases: &[(&[u8], &str)]) {
+    // The operator is told of five strangers a second, so each five get a server of their own.
+    for cases in cases.chunks(Limits::DEFAULT.complaints as usize) {
+        let mut server = Server::start();
+        let mut others = Others::join(server.port);
+        for (frames, reason) in cases {
+            let mut raw = Raw::join(server.port);
+            let name = raw.name();
+            let (before, after) = (frame(FIN | TEXT, b"before"), frame(FIN | TEXT, b"after"));
+            raw.send(&[&before, *frames, &after].concat());
+            assert_eq!(raw.close(), (code, (*reason).to_owned()), "{frames:x?}");
+            raw.send(&close_frame(code, ""));
+            assert_eq!(raw.frame(), None, "{frames:x?}");
+            assert_eq!(others.bob.text(), format!("{name}: before"), "{frames:x?}");
+            others.talk();
+            let line = format!("server: {name} was closed: {told} ({code})");
+            assert_eq!(server.program.err_line(), line, "{frames:x?}");
+        }
+        is_small(&server.program);
+    }
+}
+
+#[test]
+fn a_message_that_is_too_long_is_1009() {
+    const TOLD: &str = "the message is too long";
+    const MOST: &str = "max length: 16384";
+    let long = frame(FIN | TEXT, &vec![b'x'; 16_385]);
+    let rest = frame(FIN | CONTINUATION, &vec![b'x'; 16_384]);
+    broken(
+        1009,
+        TOLD,
+        &[
+            (&long, MOST),
+            (&announce(FIN | TEXT, 64 * 1024 * 1024), MOST),
+            (&announce(FIN | BINARY, 1 << 62), MOST),
+            (&announce(FIN | TEXT, 1 << 63), MOST),
+            (&announce(FIN | TEXT, u64::MAX), MOST),
+            (&[frame(TEXT, b"a"), rest].concat(), TOLD),
+        ],
+    );
+}
+
+#[test]
+fn what_is_not_websocket_is_1002() {
+    const EXTENSION: &str = "invalid extension";
+    const OPCODE: &str = "invalid opcode";
+    const CONTROL: &str = "fragmented control frame";
+    const LENGTH: &str = "invalid payload length";
+    const CODE: &str = "invalid close code";
+    broken(
+        1002,
+        "this is not WebSocket",
+        &[
+            (&frame(FIN | 0x40 | TEXT, b"a"), EXTENSION),
+            (&frame(FIN | 0x20 | TEXT, b"a"), EXTENSION),
+            (&frame(FIN | 0x10 | PING, b"a"), EXTENSION),
+            (
+                &bare_frame(FIN | TEXT, b"naked"),
+                "unexpected unmasked frame",
+            ),
+            (&frame(FIN | 0x3, b"a"), OPCODE),
+            (&frame(FIN | 0xb, b"a"), OPCODE),
+            (&frame(FIN | CONTINUATION, b"a"), OPCODE),
+            (
+                &[frame(TEXT, b"a"), frame(FIN | TEXT, b"b")].concat(),
+                OPCODE,
+            ),
+            (&frame(PING, b"a"), CONTROL),
+            (&frame(CLOSE, b""), CONTROL),
+            (&frame(FIN | PING, &[b'x'; 126]), LENGTH),
+            (&frame(FIN | CLOSE, b"\x03"), LENGTH),
+            // Not the shortest form of a length.
+            (&announce(FIN | TEXT, 5), LENGTH),
+            (&[FIN | TEXT, 0xfe, 0, 5, 0, 0, 0, 0], LENGTH),
+            (&close_frame(999, ""), CODE),
+            (&close_frame(1005, ""), CODE),
+            (&close_frame(1006, ""), CODE),
+            (&close_frame(5000, ""), CODE),
+        ],
+    );
+}
+
+#[test]
+fn what_is_not_utf_8_is_1007() {
+    const REASON: &str = "invalid utf8";
+    broken(
+        1007,
+        "text is not UTF-8",
+        &[
+            (&frame(FIN | TEXT, b"a\xff"), REASON),
+            (&frame(FIN | TEXT, b"half an \xc3"), REASON),
+            (&frame(FIN | TEXT, b"\xed\xa0\x80"), REASON), // a surrogate
+            (&frame(FIN | TEXT, b"\xc0\xaf"), REASON),     // not the shortest form
+            (
+                &[frame(TEXT, b"a"), frame(CONTINUATION, b"\xff")].concat(),
+                REASON,
+            ),
+            (&frame(FIN | CLOSE, b"\x03\xe8\xff"), REASON),
+        ],
+    );
+}
+
+#[test]
+fn what_is_not_text_is_1003() {
+    const REASON: &str = "only text messages, please";
+    broken(
+        1003,
+        REASON,
+        &[
+            (&frame(FIN | BINARY, b"a"), REASON),
+            (&frame(FIN | BINARY, b""), REASON),
+            (
+                &[frame(BINARY, b"a"), frame(FIN | CONTINUATION, b"b")].concat(),
+                REASON,
+            ),
+        ],
+    );
+}
+
+#[test]
+fn what_is_announced_takes_no_memory() {
+    let server = Server::with(&["--max-message", "262144"]);
+    let mut others = Others::join(server.port);
+    // 200 times the largest message would be 50 MiB.
+    let waiting: Vec<_> = (0..200)
+        .map(|_| {
+            let mut raw = Raw::join(server.port);
+            raw.send(&announce(FIN | TEXT, 262_144));
+            raw.send(b"x");
+            raw
+        })
+        .collect();
+    others.talk();
+    drop(waiting);
+    for len in [1 << 20, 64 << 20, 1 << 40, 1 << 63] {
+        let mut raw = Raw::join(server.port);
+        raw.send(&announce(FIN | TEXT, len));
+        assert_eq!(raw.close(), (1009, "max length: 262144".to_owned()));
+    }
+    is_small(&server.program);
+}
+
+#[test]
+fn pings_are_answered_in_order_even_inside_a_message() {
+    let server = Server::start();
+    let mut bob = Raw::join(server.port);
+    let mut ann = Raw::join(server.port);
+    let longest = [b'x'; 125];
+    ann.send(
+        &[
+            frame(FIN | PING, b""),
+            frame(TEXT, b"a \xf0\x9f"),
+            frame(FIN | PING, &longest),
+            frame(FIN | PONG, b"nobody asked"),
+            frame(CONTINUATION, b""),
+            frame(CONTINUATION, b"\x91"),
+            frame(FIN | PING, b"3"),
+            frame(FIN | CONTINUATION, b"\x8b"),
+        ]
+        .concat(),
+    );
+    for payload in [&b""[..], &longest, b"3"] {
+        assert_eq!(ann.frame(), Some((FIN | PONG, payload.to_vec())));
+    }
+    assert_eq!(bob.text(), format!("{}: a 👋", ann.name()));
+}
+
+#[test]
+fn endless_empty_fragments_hold_up_nobody() {
+    let server = Server::start();
+    let mut others = Others::join(server.port);
+    let mut raw = Raw::join(server.port);
+    raw.send(&frame(TEXT, b""));
+    let name = raw.name();
+    let enough = Arc::new(AtomicBool::new(false));
+    let (stop, mut stream) = (enough.clone(), raw.stream.try_clone().unwrap());
+    let flooding = thread::spawn(move || {
+        let fragments = frame(CONTINUATION, b"").repeat(10_000);
+        while !stop.load(Ordering::Relaxed) {
+            stream.write_all(&fragments).unwrap();
+        }
+    });
+    for _ in 0..20 {
+        others.talk();
+        // It hears, too.
+        assert_eq!(raw.text(), format!("{}: hello", others.ann.name()));
+    }
+    enough.store(true, Ordering::Relaxed);
+    flooding.join().unwrap();
+    raw.send(&frame(FIN | CONTINUATION, b"end"));
+    assert_eq!(others.bob.text(), format!("{name}: end"));
+    is_small(&server.program);
+}
+
+#[test]
+fn a_peer_that_resets_inside_a_frame_leaves_nothing_behind() {
+    let mut server = Server::start();
+    let mut others = Others::join(server.port);
+    let (ann, bob) = (server.line(), server.line());
+    assert!(ann.contains("New connection") && bob.contains("New connection"));
+    let mut raw = Raw::join(server.port);
+    let name = raw.name();
+    assert_eq!(server.line(), format!("New connection from {name}"));
+    raw.send(
+        &[
+            &frame(FIN | TEXT, b"whole")[..],
+            &frame(FIN | TEXT, b"half a message")[..10],
+        ]
+        .concat(),
+    );
+    assert_eq!(server.line(), format!("Received from {name}: whole"));
+    assert_eq!(others.bob.text(), format!("{name}: whole"));
+    // A socket that is dropped with something unread in it resets the connection.
+    others.talk();
+    assert_eq!(raw.stream.peek(&mut [0]).unwrap(), 1);
+    drop(raw);
+    assert!(server.line().ends_with(": hello"));
+    assert_eq!(server.line(), format!("Client {name} disconnected"));
+    others.talk();
+    drop(others);
+    server.program.signal("TERM");
+    assert_eq!(server.program.exit(), 0);
+    assert_eq!(server.program.err_rest(), [""; 0]);
+}
+
+#[test]
+fn text_from_a_hostile_server_cannot_steer_the_terminal() {
+    let server = RawServer::listen();
+    let (mut client, mut raw) = client(&server);
+    raw.send(&bare_frame(
+        FIN | TEXT,
+        "a\x1b[2Jb\n\x1b]0;title\x07\r\n\r\n\u{9b}31m\u{202e}c\u{2066}\rd\x7f".as_bytes(),
+    ));
+    assert_eq!(client.line(), "a\u{FFFD}[2Jb");
+    assert_eq!(client.line(), "\u{FFFD}]0;title\u{FFFD}");
+    assert_eq!(
+        client.line(),
+        "\u{FFFD}31m\u{FFFD}c\u{FFFD}\u{FFFD}d\u{FFFD}"
+    );
+}
+
+#[test]
+fn garbage_from_a_hostile_server_ends_the_client_in_one_line() {
+    let huge = [&[FIN | TEXT, 127][..], &(1_u64 << 63).to_be_bytes()].concat();
+    let pieces = [
+        &b"HTTP/1.1 200 OK\r\n\r\n"[..],
+        &[0xff],
+        &[0],
+        &huge,
+        &frame(FIN | TEXT, b"masked"),
+        &bare_frame(FIN | TEXT, b"a\xff"),
+        &bare_frame(FIN | CLOSE, b"\x03"),
+        &bare_frame(FIN | PING, &[0; 126]),
+    ];
+    for piece in pieces {
+        let server = RawServer::listen();
+        let (client, mut raw) = client(&server);
+        raw.send(&bare_frame(FIN | TEXT, b"before"));
+        flood(&mut raw.stream, piece, FLOOD);
+        drop(raw);
+        assert_eq!(ends(client, SOMETHING), ["before"], "{piece:?}");
+    }
+}
+
+#[test]
+fn a_client_leaves_a_server_that_never_stops() {
+    let floods = [
+        (TEXT, bare_frame(CONTINUATION, b"")),
+        (FIN | PONG, bare_frame(FIN | PONG, &[0; 125])),
+    ];
+    let running = floods.map(|(first, endless)| {
+        let server = RawServer::listen();
+        let (client, mut raw) = client(&server);
+        raw.send(&bare_frame(first, b""));
+        let flooding = thread::spawn(move || flood(&mut raw.stream, &endless, u64::MAX));
+        client.signal("INT");
+        (client, flooding)
+    });
+    for (mut client, flooding) in running {
+        assert_eq!((client.exit(), client.err_rest()), (0, vec![]));
+        flooding.join().unwrap();
+    }
+}
+
+#[test]
+fn an_agreement_in_single_bytes_and_frames_behind_it_are_read() {
+    let server = RawServer::listen();
+    let mut client = Program::start("client", &[&server.url()]);
+    let mut raw = server.tcp();
+    let agreement = agreement(&raw.head());
+    for byte in &agreement[..agreement.len() - 1] {
+        raw.send(&[*byte]);
+    }
+    raw.send(&[b"\n", &bare_frame(FIN | TEXT, b"at once")[..]].concat());
+    assert_eq!(client.line(), "at once");
+}
+
+/// 28 digits of base64 without the padding are 21 bytes: one more than there is space for.
+#[test]
+fn fault_6_an_accept_field_of_one_byte_too_many_panics_the_connect() {
+    answered_with_accept(&"A".repeat(28));
+}
+
+/// RFC 6455 4.1, the client's items 2 and 3: without these two fields it MUST fail.
+#[test]
+fn an_agreement_without_its_upgrade_is_wrong() {
+    for field in ["Upgrade: websocket\r\n", "Connection: Upgrade\r\n"] {
+        let server = RawServer::listen();
+        let url = server.url();
+        let client = Program::start("client", &[&url]);
+        let mut raw = server.tcp();
+        let agreement = String::from_utf8(agreement(&raw.head())).unwrap();
+        assert!(agreement.contains(field), "{agreement}");
+        raw.send(agreement.replace(field, "").as_bytes());
+        drop(raw);
+        ends(client, &format!("client: cannot connect to {url}: {WRONG}"));
+    }
+}
