@@ -13,7 +13,6 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use support::raw::{
     BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, REQUEST, Raw, RawServer, TEXT, agreement,
