@@ -6,7 +6,9 @@
 pub mod raw;
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fs;
+use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
+use std::iter;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -44,14 +46,20 @@ impl Program {
     }
 
     pub fn spawn(command: &mut Command) -> Self {
-        let piped = command
+        Self::spawn_on(command, Stdio::piped(), Stdio::piped())
+    }
+
+    /// With outputs of the test's own; `out` and `err` read those that are piped.
+    pub fn spawn_on(command: &mut Command, out: Stdio, err: Stdio) -> Self {
+        let mut child = command
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = piped.spawn().unwrap();
+            .stdout(out)
+            .stderr(err)
+            .spawn()
+            .unwrap();
         let input = child.stdin.take();
-        let out = Lines::of(child.stdout.take().unwrap());
-        let err = Lines::of(child.stderr.take().unwrap());
+        let out = child.stdout.take().map_or_else(Lines::none, Lines::of);
+        let err = child.stderr.take().map_or_else(Lines::none, Lines::of);
         Self {
             child,
             input,
@@ -154,8 +162,32 @@ impl Server {
         Self { program, port }
     }
 
+    /// A server whose standard output nobody reads: the pipe behind the first line is the test's.
+    pub fn unread(err: Stdio) -> (Self, PipeReader) {
+        let (mut pipe, out) = io::pipe().unwrap();
+        let mut command = Program::command("server");
+        let program = Program::spawn_on(command.args(["--listen", "127.0.0.1:0"]), out.into(), err);
+        let mut line = Vec::new();
+        while line.last() != Some(&b'\n') {
+            let mut byte = [0];
+            pipe.read_exact(&mut byte).unwrap();
+            line.extend(byte);
+        }
+        let line = String::from_utf8(line).unwrap();
+        let port = line.strip_prefix("listening on port ").expect(&line);
+        let port = port.trim_end().parse().expect(&line);
+        (Self { program, port }, pipe)
+    }
+
     pub fn line(&mut self) -> String {
         self.program.line()
+    }
+
+    /// Reads standard output to the line `last`, and returns what came before.
+    pub fn lines_to(&mut self, last: &str) -> Vec<String> {
+        iter::repeat_with(|| self.line())
+            .take_while(|line| line != last)
+            .collect()
     }
 
     /// Starts a client and returns it with its name, once the server knows it.
@@ -165,6 +197,19 @@ impl Server {
         let name = line.strip_prefix("New connection from ").expect(&line);
         (client, name.to_owned())
     }
+}
+
+/// Bytes of memory that a process has resident (`VmRSS`), or had at most (`VmHWM`).
+pub fn resident(id: u32, what: &str) -> usize {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(what));
+    let kib = line.and_then(|line| line.strip_prefix(':')?.strip_suffix("kB"));
+    kib.unwrap().trim().parse::<usize>().unwrap() * 1024
+}
+
+/// How many descriptors a process has open.
+pub fn descriptors(id: u32) -> usize {
+    fs::read_dir(format!("/proc/{id}/fd")).unwrap().count()
 }
 
 /// The lines of one end of a program, read on a thread so that it never has to wait for us.
@@ -190,9 +235,21 @@ impl Lines {
         }
     }
 
+    /// No lines at all.
+    pub fn none() -> Self {
+        Self::of(io::empty())
+    }
+
     /// The next line; `None` at the end.
     pub fn next(&mut self) -> Option<String> {
         self.kept.pop_front().or_else(|| self.receive())
+    }
+
+    /// The next line if it is there already.
+    pub fn try_next(&mut self) -> Option<String> {
+        self.kept
+            .pop_front()
+            .or_else(|| self.coming.try_recv().ok())
     }
 
     /// All lines to the end.

@@ -2,11 +2,13 @@
 //! every byte of them is the test's.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::channel;
-use std::thread;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use futures_util::FutureExt;
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio_websockets::ServerBuilder;
 
 use super::PATIENCE;
@@ -117,6 +119,17 @@ impl Raw {
         Self::of(TcpStream::connect(("127.0.0.1", port)).unwrap())
     }
 
+    /// An open WebSocket through which little fits: small packets make the kernel give the
+    /// server's end a small buffer too, so some 100 KiB fill it.
+    pub fn narrow(port: u16) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.set_tcp_mss(536).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        socket.connect(&address.into()).unwrap();
+        Self::of(socket.into()).upgrade()
+    }
+
     fn of(stream: TcpStream) -> Self {
         // What is sent in pieces shall arrive in pieces.
         stream.set_nodelay(true).unwrap();
@@ -127,11 +140,14 @@ impl Raw {
 
     /// An open WebSocket.
     pub fn join(port: u16) -> Self {
-        let mut raw = Self::tcp(port);
-        raw.send(REQUEST.as_bytes());
-        let head = raw.head();
+        Self::tcp(port).upgrade()
+    }
+
+    fn upgrade(mut self) -> Self {
+        self.send(REQUEST.as_bytes());
+        let head = self.head();
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        raw
+        self
     }
 
     /// This end's name in the chat.
@@ -212,9 +228,29 @@ impl Raw {
         }
     }
 
+    /// Reads on a thread to the end and throws it away, so that the server is never stuck here.
+    pub fn read_in_background(&self) -> JoinHandle<()> {
+        let mut stream = self.stream.try_clone().unwrap();
+        thread::spawn(move || while matches!(stream.read(&mut [0; 16 * 1024]), Ok(1..)) {})
+    }
+
     /// Sends no more.
     pub fn shut(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// The same connection once more.
+    pub fn again(&self) -> Self {
+        Self {
+            stream: self.stream.try_clone().unwrap(),
+        }
+    }
+
+    /// Ends the connection with RST, as a machine does that crashed.
+    pub fn reset(self) {
+        SockRef::from(&self.stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
     }
 
     fn bytes<const N: usize>(&mut self) -> [u8; N] {
@@ -229,4 +265,92 @@ fn is_end(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
     )
+}
+
+/// A connection that reads much: buffered, nothing copied, pings answered.
+pub struct Ear {
+    pub raw: Raw,
+    buffer: Vec<u8>,
+    /// Bytes of the buffer that were handed out.
+    used: usize,
+}
+
+impl Ear {
+    pub fn join(port: u16) -> Self {
+        Self::of(Raw::join(port))
+    }
+
+    pub fn of(raw: Raw) -> Self {
+        Self {
+            raw,
+            buffer: Vec::new(),
+            used: 0,
+        }
+    }
+
+    /// The next text; `None` at a Close or the end of the connection.
+    pub fn text(&mut self) -> Option<&str> {
+        let mut pings = 0;
+        let text = loop {
+            assert!(pings < 3, "nothing but pings");
+            while self.buffered().is_none() {
+                if self.read() == 0 {
+                    return None;
+                }
+            }
+            let (start, end) = self.buffered()?;
+            let first = self.buffer[self.used];
+            self.used = end;
+            match first & 0xf {
+                TEXT => break start..end,
+                PING => {
+                    self.raw.send(&frame(FIN | PONG, &[]));
+                    pings += 1;
+                }
+                CLOSE => return None,
+                _ => {}
+            }
+        };
+        Some(std::str::from_utf8(&self.buffer[text]).unwrap())
+    }
+
+    /// Reads once, and returns how many bytes there were: 0 at the end.
+    pub fn read(&mut self) -> usize {
+        self.buffer.drain(..self.used);
+        self.used = 0;
+        let len = self.buffer.len();
+        self.buffer.resize(len + 64 * 1024, 0);
+        let read = match self.raw.stream.read(&mut self.buffer[len..]) {
+            Ok(read) => read,
+            Err(error) if is_end(&error) => 0,
+            Err(error) => panic!("{error}"),
+        };
+        self.buffer.truncate(len + read);
+        read
+    }
+
+    /// Where the payload of the next frame starts and ends, when all of it is there.
+    fn buffered(&self) -> Option<(usize, usize)> {
+        let bytes = &self.buffer[self.used..];
+        let (head, len) = match *bytes {
+            [_, 126, a, b, ..] => (4, usize::from(u16::from_be_bytes([a, b]))),
+            [_, 126 | 127, ..] => match bytes.get(2..10) {
+                Some(len) if bytes[1] == 127 => {
+                    let len = u64::from_be_bytes(len.try_into().unwrap());
+                    (10, usize::try_from(len).unwrap())
+                }
+                _ => return None,
+            },
+            [_, len, ..] => (2, usize::from(len)),
+            _ => return None,
+        };
+        let start = self.used + head;
+        (bytes.len() >= head + len).then_some((start, start + len))
+    }
+}
+
+/// The number in `* N messages missed`.
+pub fn missed(text: &str) -> Option<u64> {
+    let number = text.strip_prefix("* ")?.strip_suffix(" messages missed")?;
+    Some(number.parse().unwrap())
 }

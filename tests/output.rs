@@ -1,0 +1,152 @@
+//! Standard output and standard error that are closed, or that nobody reads: the chat goes on,
+//! and what the log lost is counted.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::io::{ErrorKind, Write, pipe};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::thread;
+
+use support::raw::{Ear, Raw};
+use support::{Lines, Program, Server};
+
+/// Ann talks, Bob hears it.
+fn chat_goes_on(port: u16) {
+    let (mut ann, mut bob) = (Raw::join(port), Raw::join(port));
+    for n in 0..100 {
+        ann.say(&n.to_string());
+        assert_eq!(bob.text(), format!("{}: {n}", ann.name()));
+    }
+}
+
+/// Something for standard error: a refusal.
+fn is_refused(port: u16) {
+    let mut raw = Raw::tcp(port);
+    raw.send(b"POST / HTTP/1.1\r\n\r\n");
+    assert!(raw.response().starts_with("HTTP/1.1 405 "));
+}
+
+fn ends_well(mut server: Server) {
+    server.program.signal("TERM");
+    assert_eq!(server.program.exit(), 0);
+}
+
+#[test]
+fn a_closed_standard_output_is_said_and_the_chat_goes_on() {
+    let (mut server, pipe) = Server::unread(Stdio::piped());
+    drop(pipe); // `server | head -1`
+    chat_goes_on(server.port);
+    assert_eq!(
+        server.program.err_line(),
+        "server: standard output is closed: the log ends here"
+    );
+    chat_goes_on(server.port);
+    server.program.signal("TERM");
+    assert_eq!(server.program.exit(), 0);
+    assert_eq!(server.program.err_rest(), [""; 0]);
+}
+
+#[test]
+fn a_log_that_nobody_reads_costs_the_chat_nothing_and_counts_what_it_lost() {
+    const LINES: usize = 50_000;
+    let (mut server, log) = Server::unread(Stdio::piped());
+    let mut ear = Ear::join(server.port);
+    let mut ann = Program::client(server.port);
+    let mut input = ann.input.take().unwrap();
+    let flood = thread::spawn(move || {
+        let lines: Vec<_> = (0..LINES).map(|n| format!("{n:064}\n")).collect();
+        input.write_all(lines.concat().as_bytes()).unwrap();
+    });
+    for n in 0..LINES {
+        let text = ear.text().unwrap();
+        assert!(text.ends_with(&format!(": {n:064}")), "line {n}: {text}");
+    }
+    flood.join().unwrap();
+    assert_eq!(ann.exit(), 0);
+
+    // Somebody reads it after all: it says what is missing, and goes on.
+    server.program.out = Lines::of(log);
+    let dropped = server.program.err_line();
+    let dropped = dropped
+        .strip_prefix("server: ")
+        .and_then(|line| line.strip_suffix(" log lines dropped"))
+        .expect(&dropped);
+    let dropped: usize = dropped.parse().unwrap();
+    let name = ear.raw.name();
+    ear.raw.say("the end");
+    let read = server.lines_to(&format!("Received from {name}: the end"));
+    let received = read.iter().filter(|line| line.starts_with("Received "));
+    let numbers = received.map(|line| line[line.len() - 64..].parse::<usize>().unwrap());
+    assert!(numbers.is_sorted_by(|a, b| a < b));
+    // Two came, one left.
+    assert!(dropped > 0);
+    assert_eq!(read.len() + dropped, 2 + LINES + 1);
+
+    server.program.signal("TERM");
+    assert_eq!(server.program.exit(), 0);
+    let gone = format!("Client {name} disconnected");
+    assert_eq!(server.program.rest(), [gone]);
+    assert_eq!(server.program.err_rest(), [""; 0]);
+}
+
+#[test]
+fn a_server_whose_log_nobody_reads_still_ends() {
+    let (server, _log) = Server::unread(Stdio::piped());
+    let (mut ann, mut bob) = (Raw::join(server.port), Ear::join(server.port));
+    let text = "x".repeat(16 * 1024);
+    for _ in 0..100 {
+        ann.say(&text);
+        bob.text().unwrap();
+    }
+    chat_goes_on(server.port);
+    ends_well(server);
+}
+
+#[test]
+fn a_closed_standard_error_stops_nothing() {
+    let (end, err) = pipe().unwrap();
+    let (server, log) = Server::unread(err.into());
+    drop(end);
+    for _ in 0..3 {
+        is_refused(server.port);
+    }
+    chat_goes_on(server.port);
+    drop(log); // which would be worth a line
+    chat_goes_on(server.port);
+    ends_well(server);
+}
+
+#[test]
+fn a_standard_error_that_nobody_reads_stops_nothing() {
+    let (mut err, _unread) = UnixStream::pair().unwrap();
+    err.set_nonblocking(true).unwrap();
+    let full = loop {
+        if let Err(error) = err.write(&[b'x'; 100]) {
+            break error;
+        }
+    };
+    assert_eq!(full.kind(), ErrorKind::WouldBlock);
+    err.set_nonblocking(false).unwrap();
+    let (server, _log) = Server::unread(OwnedFd::from(err).into());
+    for _ in 0..3 {
+        is_refused(server.port);
+    }
+    chat_goes_on(server.port);
+    ends_well(server);
+}
+
+#[test]
+fn outputs_that_are_closed_from_the_start_stop_nothing() {
+    // Standard output must tell the port, so it is closed behind the first line.
+    let mut command = std::process::Command::new("sh");
+    let script = "exec \"$0\" \"$@\" 2>&-";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_server")]);
+    let server = Server::spawn(command.args(["--listen", "127.0.0.1:0"]));
+    is_refused(server.port);
+    chat_goes_on(server.port);
+    ends_well(server);
+}

@@ -1,0 +1,339 @@
+//! Who keeps reading gets every line, once, in order, whatever others do; who does not is told
+//! how much it missed, or cut off, and costs a bounded amount of memory and time.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use chat_pair::batch::Lines;
+use chat_pair::journal::Journal;
+use chat_pair::limits::Limits;
+use chat_pair::relay::{Ended, relay};
+use chat_pair::room::{Room, Seat};
+use futures_util::{SinkExt, StreamExt};
+use support::raw::{Ear, Raw, missed};
+use support::{PATIENCE, Program, Server, resident};
+use tokio::io::DuplexStream;
+use tokio::task::JoinHandle;
+use tokio_websockets::{ClientBuilder, Message, ServerBuilder, WebSocketStream};
+
+/// Line `n` of a flood, of some length.
+fn line(n: usize) -> String {
+    format!("{n:06} the quick brown fox jumps over the lazy dog")
+}
+
+/// Reads the flood of `name`, every line of it once and in order, then the end.
+fn hear_flood(mut ear: Ear, name: &str, lines: usize) {
+    for n in 0..lines {
+        let heard = ear.text().expect("a line");
+        assert!(
+            heard.strip_prefix(name) == Some(&format!(": {}", line(n))),
+            "line {n}: {heard}"
+        );
+    }
+    let text = ear.text().expect("the end");
+    assert!(text.ends_with(": the end"), "{text}");
+}
+
+#[test]
+fn a_flood_reaches_all_who_read_and_one_who_does_not_is_cut_off() {
+    const LINES: usize = 100_000;
+    const READERS: usize = 20;
+    let mut server = Server::start();
+    let never = Raw::narrow(server.port);
+    assert_eq!(
+        server.line(),
+        format!("New connection from {}", never.name())
+    );
+    let (mut ann, name) = server.join();
+    let ears: Vec<_> = (0..READERS).map(|_| Ear::join(server.port)).collect();
+
+    let mut input = ann.input.take().unwrap();
+    let flood = thread::spawn(move || {
+        let mut text = String::new();
+        (0..LINES).for_each(|n| writeln!(text, "{}", line(n)).unwrap());
+        input.write_all(text.as_bytes()).unwrap();
+    });
+    let readers: Vec<_> = ears
+        .into_iter()
+        .map(|ear| {
+            let name = name.clone();
+            thread::spawn(move || hear_flood(ear, &name, LINES))
+        })
+        .collect();
+    flood.join().unwrap();
+    // Its input has ended: when it has, the server has taken all of it.
+    assert_eq!(ann.exit(), 0);
+    let mut bob = Raw::join(server.port);
+    bob.say("the end");
+    for reader in readers {
+        reader.join().unwrap();
+    }
+
+    let cut = format!(
+        "server: {} was cut off: it took nothing for 5s",
+        never.name()
+    );
+    assert_eq!(server.program.err_line(), cut);
+    let bound = Limits {
+        connections: READERS + 5,
+        ..Limits::DEFAULT
+    };
+    let most = resident(server.program.id(), "VmHWM");
+    assert!(most < bound.memory(), "{most} of {} bytes", bound.memory());
+}
+
+/// The flood is one message after the other, each from another speaker and each only after the
+/// last was heard, so it is the room's backlog that overflows, not luck.
+#[test]
+fn a_reader_that_stalls_is_told_exactly_what_it_missed_and_stays() {
+    const SPEAKERS: usize = 64;
+    const LINES: u64 = Limits::DEFAULT.ring as u64 * 7 / 4;
+    let mut server = Server::start();
+    let mut slow = Ear::of(Raw::narrow(server.port));
+    let mut quick = Ear::join(server.port);
+    let mut speakers: Vec<_> = (0..SPEAKERS).map(|_| Raw::join(server.port)).collect();
+    for speaker in &speakers {
+        speaker.read_in_background();
+    }
+
+    let text = "x".repeat(400);
+    for n in 0..LINES {
+        let speaker = &mut speakers[usize::try_from(n).unwrap() % SPEAKERS];
+        speaker.say(&format!("{n} {text}"));
+        while !quick
+            .text()
+            .unwrap()
+            .starts_with(&format!("{}: {n} ", speaker.name()))
+        {}
+        if n % 256 == 255 {
+            slow.read(); // a little, so that it is slow and not stuck
+        }
+        if n == LINES / 2 {
+            slow.raw.say("my own line is no loss to me");
+        }
+    }
+
+    let (mut heard, mut lost, mut next) = (0, 0, 0);
+    while heard + lost < LINES {
+        let text = slow.text().expect("the slow one stays");
+        if let Some(count) = missed(text) {
+            lost += count;
+            next += count;
+        } else {
+            let number = text.split(' ').nth(1).unwrap();
+            assert_eq!(number.parse(), Ok(next), "{text}");
+            heard += 1;
+            next += 1;
+        }
+    }
+    assert!(lost > 0, "it kept up");
+    assert_eq!(heard + lost, LINES);
+
+    let name = speakers[0].name();
+    speakers[0].say("after all this");
+    assert_eq!(slow.text(), Some(&*format!("{name}: after all this")));
+    let name = slow.raw.name();
+    slow.raw.say("I am still here");
+    while quick.text().unwrap() != format!("{name}: I am still here") {}
+    server.program.signal("TERM");
+    assert_eq!(slow.text(), None);
+    drop((slow, quick, speakers));
+    assert_eq!(server.program.exit(), 0);
+    assert_eq!(server.program.err_rest(), [""; 0]);
+}
+
+#[test]
+fn many_who_speak_and_read_at_once_all_get_everything() {
+    const CLIENTS: usize = 10;
+    const LINES: usize = 5000;
+    let mut server = Server::start();
+    let (clients, names): (Vec<_>, Vec<_>) = (0..CLIENTS).map(|_| server.join()).unzip();
+    let talks: Vec<_> = clients
+        .into_iter()
+        .zip(names.clone())
+        .map(|(client, name)| {
+            let names = names.clone();
+            thread::spawn(move || talk(client, &name, &names, LINES))
+        })
+        .collect();
+    for talk in talks {
+        drop(talk.join().unwrap());
+    }
+}
+
+/// Says `lines` lines as fast as the chat takes them, while it reads those of all others.
+fn talk(mut client: Program, own: &str, names: &[String], lines: usize) -> Program {
+    let mut input = client.input.take().unwrap();
+    let speaker = thread::spawn(move || {
+        for n in 0..lines {
+            writeln!(input, "{n}").unwrap();
+        }
+        input
+    });
+    let mut next = vec![0; names.len()];
+    for _ in 0..(names.len() - 1) * lines {
+        let text = client.line();
+        let (name, number) = text.split_once(": ").unwrap();
+        let who = names.iter().position(|known| known == name).expect(&text);
+        assert_ne!(name, own);
+        assert_eq!(number.parse(), Ok(next[who]), "{text}");
+        next[who] += 1;
+    }
+    client.input = Some(speaker.join().unwrap());
+    client
+}
+
+/// What one sends in a moment must not exceed what the room keeps: else those who read as fast
+/// as they can would miss something.
+#[test]
+fn messages_of_many_short_lines_do_not_outrun_a_reader() {
+    const SPEAKERS: usize = 3;
+    const MESSAGES: usize = 60;
+    const EACH: usize = 5000; // 15 KB as said, 100 KB as relayed
+    let server = Server::start();
+    let mut ear = Ear::join(server.port);
+    let speakers: Vec<_> = (0..SPEAKERS)
+        .map(|_| {
+            let mut raw = Raw::join(server.port);
+            let reading = raw.read_in_background();
+            let saying = thread::spawn(move || {
+                let text = "ab\n".repeat(EACH);
+                (0..MESSAGES).for_each(|_| raw.say(&text));
+                raw
+            });
+            (reading, saying)
+        })
+        .collect();
+    for n in 0..SPEAKERS * MESSAGES * EACH {
+        let text = ear.text().unwrap();
+        assert_eq!(missed(text), None, "after {n} lines");
+    }
+    for (reading, saying) in speakers {
+        saying.join().unwrap().shut();
+        reading.join().unwrap();
+    }
+}
+
+/// A relay in memory: the far end of its connection, and why it will have ended.
+fn stay(room: &Arc<Room>, limits: &Limits, pipe: usize) -> (DuplexStream, JoinHandle<Ended>) {
+    let (near, far) = tokio::io::duplex(pipe);
+    let (mut seat, limits) = (room.enter().unwrap(), limits.clone());
+    let stay = async move {
+        let mut ws = ServerBuilder::new().serve(near);
+        relay(&mut ws, "r", &mut seat, &Journal::open(&limits), &limits).await
+    };
+    (far, tokio::spawn(stay))
+}
+
+/// Small in everything, and with no output.
+fn small() -> Limits {
+    Limits {
+        ring: 8,
+        batch: 1, // each line is one
+        journal: 0,
+        pause: Duration::from_millis(1),
+        hold: Duration::from_millis(2),
+        ..Limits::DEFAULT
+    }
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.unwrap().block_on(async {
+        tokio::time::timeout(PATIENCE, test).await.unwrap();
+    });
+}
+
+fn say(seat: &mut Seat, text: &str) {
+    let mut lines = Lines::of("s");
+    lines.push(text);
+    seat.say(&lines).unwrap();
+}
+
+/// A room that publishes.
+fn open(limits: &Limits) -> Arc<Room> {
+    let room = Room::open(limits);
+    tokio::spawn(room.clone().publish());
+    room
+}
+
+async fn said(seat: &mut Seat) -> Vec<u8> {
+    let batch = seat.hear().await.unwrap();
+    seat.gather(batch).concat()
+}
+
+async fn hear(ws: &mut WebSocketStream<DuplexStream>) -> String {
+    let message = ws.next().await.unwrap().unwrap();
+    String::from_utf8(message.as_payload().to_vec()).unwrap()
+}
+
+#[test]
+fn heard_and_missed_are_all_that_was_said_while_a_reader_stood_still() {
+    run(async {
+        const LINES: u64 = 100;
+        let limits = small();
+        let room = open(&limits);
+        let mut speaker = room.enter().unwrap();
+        let (far, stay) = stay(&room, &limits, 32);
+        let mut reader = ClientBuilder::new().take_over(far);
+        // Its own line is among those it will miss, and is not counted.
+        reader.send(Message::text("mine")).await.unwrap();
+        speaker.hear().await.unwrap();
+        for n in 0..LINES {
+            say(&mut speaker, &n.to_string());
+            if n < 10 {
+                tokio::task::yield_now().await; // as far as the pipe takes it
+            }
+        }
+        let (mut heard, mut lost) = (0, 0);
+        while heard + lost < LINES {
+            let text = hear(&mut reader).await;
+            if let Some(count) = missed(&text) {
+                lost += count;
+            } else {
+                assert_eq!(text, format!("s: {}", heard + lost));
+                heard += 1;
+            }
+        }
+        assert!(lost > 0);
+        assert_eq!(heard + lost, LINES);
+        say(&mut speaker, "on");
+        assert_eq!(hear(&mut reader).await, "s: on");
+        room.close();
+        assert!(matches!(stay.await.unwrap(), Ended::RoomClosed));
+    });
+}
+
+#[test]
+fn one_who_is_stuck_holds_a_speaker_up_for_a_bounded_time() {
+    run(async {
+        const LINES: usize = 200;
+        let limits = Limits {
+            write: Duration::from_millis(200),
+            ..small()
+        };
+        let room = open(&limits);
+        let (_never_read, stuck) = stay(&room, &limits, 32);
+        let (far, _speaking) = stay(&room, &limits, 1024);
+        let mut speaker = ClientBuilder::new().take_over(far);
+        let mut ear = room.enter().unwrap();
+        // Each line is a batch of its own, and each is said while the room is crowded.
+        for n in 0..LINES {
+            speaker.send(Message::text(n.to_string())).await.unwrap();
+            let heard = said(&mut ear).await;
+            assert_eq!(heard[2..], *format!("r: {n}").as_bytes());
+        }
+        assert!(matches!(stuck.await.unwrap(), Ended::Stuck(_)));
+        speaker.send(Message::text("on")).await.unwrap();
+        assert_eq!(said(&mut ear).await[2..], *b"r: on");
+    });
+}

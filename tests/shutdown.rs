@@ -1,0 +1,131 @@
+//! A server that is asked to stop: everyone is told, nothing that was accepted is lost, and
+//! nobody keeps it from ending.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::io::Write;
+use std::thread;
+
+use support::raw::{CLOSE, FIN, REQUEST, Raw, frame};
+use support::{Program, Server};
+
+const GOODBYE: &str = "server shutting down";
+
+#[test]
+fn fifty_clients_hear_everything_and_then_the_goodbye() {
+    const LINES: usize = 2000;
+    let mut server = Server::start();
+    let mut readers: Vec<_> = (0..50).map(|_| Raw::join(server.port)).collect();
+    let mut ann = Raw::join(server.port);
+    let name = ann.name();
+    for n in 0..LINES {
+        ann.say(&n.to_string());
+    }
+    // Accepted, which is not yet delivered.
+    server.lines_to(&format!("Received from {name}: {}", LINES - 1));
+    server.program.signal("TERM");
+    for raw in &mut readers {
+        for n in 0..LINES {
+            assert_eq!(raw.text(), format!("{name}: {n}"));
+        }
+        assert_eq!(raw.frame().unwrap().0, FIN | CLOSE);
+        raw.send(&frame(FIN | CLOSE, &1001_u16.to_be_bytes()));
+    }
+    assert_eq!(ann.close(), (1001, GOODBYE.to_owned()));
+    drop((readers, ann));
+    assert_eq!(server.program.exit(), 0);
+    let gone = server.program.rest();
+    assert_eq!(gone.len(), 51);
+    assert!(gone.iter().all(|line| line.ends_with(" disconnected")));
+    assert_eq!(server.program.err_rest(), [""; 0]);
+}
+
+#[test]
+fn real_clients_show_everything_and_say_why_it_ended() {
+    const LINES: usize = 2000;
+    let mut server = Server::start();
+    let mut readers: Vec<_> = (0..5).map(|_| Program::client(server.port)).collect();
+    for _ in 0..5 {
+        server.line();
+    }
+    let (mut ann, name) = server.join();
+    let lines: Vec<_> = (0..LINES).map(|n| format!("{n}\n")).collect();
+    let text = lines.concat();
+    ann.input
+        .as_mut()
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
+    server.lines_to(&format!("Received from {name}: {}", LINES - 1));
+    server.program.signal("TERM");
+    for client in &mut readers {
+        assert_eq!(client.exit(), 1);
+        let heard = client.rest();
+        assert_eq!(heard.len(), LINES);
+        for (n, line) in heard.iter().enumerate() {
+            assert_eq!(*line, format!("{name}: {n}"));
+        }
+        let why = format!("client: the server closed the chat: {GOODBYE} (1001, going away)");
+        assert_eq!(client.err_rest(), [why]);
+    }
+    assert_eq!(server.program.exit(), 0);
+}
+
+/// Says so much that a peer that does not read is stuck, and hears it all with another.
+fn stuff(port: u16) -> Raw {
+    let (mut ann, mut bob) = (Raw::join(port), Raw::join(port));
+    let text = "x".repeat(10_000);
+    for _ in 0..50 {
+        ann.say(&text);
+        bob.text();
+    }
+    bob
+}
+
+#[test]
+fn nobody_keeps_a_server_from_ending() {
+    let mut server = Server::start();
+    let _never_reads = Raw::narrow(server.port);
+    let mut half = Raw::tcp(server.port);
+    half.send(&REQUEST.as_bytes()[..30]);
+    let _silent = Raw::tcp(server.port);
+    let mut halfway_in_a_frame = Raw::join(server.port);
+    halfway_in_a_frame.send(&[0x81, 0xfe, 0x10]);
+    let mut bob = stuff(server.port);
+    server.program.signal("TERM");
+    assert_eq!(bob.close(), (1001, GOODBYE.to_owned()));
+    // None of them moves, Bob does not answer either.
+    assert_eq!(server.program.exit(), 0);
+    assert_eq!(server.program.err_rest(), [""; 0]);
+}
+
+#[test]
+fn a_flood_does_not_keep_a_server_from_ending() {
+    let mut server = Server::start();
+    let mut raw = Raw::join(server.port);
+    let mut first = Raw::join(server.port);
+    let flood =
+        thread::spawn(move || while raw.stream.write_all(&frame(0x81, b"on and on")).is_ok() {});
+    first.text();
+    server.program.signal("TERM");
+    assert_eq!(first.close(), (1001, GOODBYE.to_owned()));
+    drop(first);
+    assert_eq!(server.program.exit(), 0);
+    flood.join().unwrap();
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let mut server = Server::start();
+    let _never_reads = Raw::narrow(server.port);
+    let mut bob = stuff(server.port);
+    server.program.signal("TERM");
+    // The first has been seen; those who are stuck hold it up for seconds yet.
+    assert_eq!(bob.close(), (1001, GOODBYE.to_owned()));
+    server.program.signal("INT");
+    assert_eq!(server.program.exit(), 1);
+    let why = "server: ended at once, at a second signal";
+    assert_eq!(server.program.err_rest(), [why]);
+}
