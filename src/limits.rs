@@ -11,14 +11,14 @@ use std::time::Duration;
 /// ```text
 ///   16 MiB                                     program, allocator, journal
 /// + ring        * (batch + longest)            the room's backlog
-/// + connections * (2 * message + gather + longest + 16 KiB)
+/// + connections * (2 * message + gather + batch + longest + 16 KiB)
 /// ```
 ///
 /// where `longest` is one line as it is relayed: at most `3 * message + 64` bytes, since each
 /// replaced control character grows from one byte to three and a name is put in front. The
 /// second line is what all senders together can leave unread; the third what one connection can
-/// hold: a half-received message and the buffer it is read through, what is being written to it,
-/// and its task. [`Limits::memory`] computes it.
+/// hold: a half-received message and the buffer it is read through, what is being written to it
+/// (the batch that fills `gather` may be a whole one), and its task. [`Limits::memory`] computes it.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Bytes of one message from a client: a long paragraph, several times over.
@@ -93,10 +93,9 @@ impl Limits {
     /// Bytes of resident memory that the server stays below, whatever its clients do.
     #[must_use]
     pub const fn memory(&self) -> usize {
-        let connection = 2 * self.message + self.gather + self.longest() + 16 * 1024;
-        16 * 1024 * 1024
-            + self.ring * (self.batch + self.longest())
-            + (self.connections + self.refusals) * connection
+        let batch = self.batch + self.longest();
+        let connection = 2 * self.message + self.gather + batch + 16 * 1024;
+        16 * 1024 * 1024 + self.ring * batch + (self.connections + self.refusals) * connection
     }
 
     /// What the programs run with unless a flag says otherwise.
