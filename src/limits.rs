@@ -9,14 +9,15 @@ use std::time::Duration;
 /// The server's resident memory stays below
 ///
 /// ```text
-///   16 MiB                                     program, allocator, journal
+///   16 MiB                                     program and allocator
+/// + 4           * journal                      two outputs: what waits and what is being written
 /// + ring        * (batch + longest)            the room's backlog
 /// + connections * (2 * message + gather + batch + longest + 16 KiB)
 /// ```
 ///
 /// where `longest` is one line as it is relayed: at most `3 * message + 64` bytes, since each
 /// replaced control character grows from one byte to three and a name is put in front. The
-/// second line is what all senders together can leave unread; the third what one connection can
+/// third line is what all senders together can leave unread; the fourth what one connection can
 /// hold: a half-received message and the buffer it is read through, what is being written to it
 /// (the batch that fills `gather` may be a whole one), and its task. [`Limits::memory`] computes it.
 #[derive(Clone, Debug)]
