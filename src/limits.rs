@@ -31,6 +31,9 @@ pub struct Limits {
     pub refusals: usize,
     /// Descriptors beside the connections: the three standard ones, the listener, the runtime's.
     pub descriptors: usize,
+    /// Connections that the system holds until they are accepted. Beyond it newcomers wait for
+    /// lost packets to be sent again, so a crowd that comes back must fit.
+    pub backlog: u32,
     /// Bytes of HTTP head, as most web servers allow.
     pub head: usize,
     /// From the TCP connection to the open WebSocket: twice a round trip to the other side of
@@ -105,6 +108,7 @@ impl Limits {
         connections: 4096,
         refusals: 16,
         descriptors: 16,
+        backlog: 1024,
         head: 8 * 1024,
         handshake: Duration::from_secs(5),
         connect: Duration::from_secs(10),

@@ -1,8 +1,9 @@
 //! The listening socket: binds, and goes on accepting whatever the system says.
 
 use std::io;
+use std::net::SocketAddr;
 
-use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::connect::plain;
@@ -29,13 +30,13 @@ impl Listener {
         let cannot = |why: &str| format!("cannot listen on {listen}: {why}");
         let found = lookup_host(listen).await;
         let found: Vec<_> = found.map_err(|error| cannot(&plain(&error)))?.collect();
-        let tcp = TcpListener::bind(&*found).await.map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                cannot("the port is taken (is another server running? else choose another --listen)")
-            }
-            io::ErrorKind::PermissionDenied => {
-                cannot("permission denied (ports below 1024 are for administrators: choose a higher one)")
-            }
+        let tcp = bind_first(&found, limits).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => cannot(
+                "the port is taken (is another server running? else choose another --listen)",
+            ),
+            io::ErrorKind::PermissionDenied => cannot(
+                "permission denied (ports below 1024 are for administrators: choose a higher one)",
+            ),
             io::ErrorKind::AddrNotAvailable => cannot("this machine does not have that address"),
             _ => cannot(&plain(&error)),
         })?;
@@ -66,7 +67,7 @@ impl Listener {
             match self.tcp.accept().await {
                 Ok((stream, peer)) => {
                     self.rest = Duration::ZERO;
-                    let peer = std::net::SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                     return (stream, peer.to_string());
                 }
                 Err(error) if is_the_peers(&error) => {}
@@ -91,6 +92,30 @@ impl Listener {
             ));
         }
     }
+}
+
+/// Binds the first address that can be bound.
+fn bind_first(addresses: &[SocketAddr], limits: &Limits) -> io::Result<TcpListener> {
+    let mut bound = Err(io::ErrorKind::AddrNotAvailable.into());
+    for address in addresses {
+        bound = bind_one(*address, limits);
+        if bound.is_ok() {
+            break;
+        }
+    }
+    bound
+}
+
+fn bind_one(address: SocketAddr, limits: &Limits) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    // A server that was stopped can be started again at once.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(limits.backlog)
 }
 
 /// Makes a slow reader's progress visible. By default the system reports a socket as writable only

@@ -107,6 +107,7 @@ async fn serve(flags: &flags::Server) -> Result<(), String> {
         let let_in = connections.len() < limits.connections + limits.refusals;
         tokio::select! {
             (stream, name) = listener.accept(journal, limits), if let_in => {
+                while connections.try_join_next().is_some() {} // whose places are free again
                 let full = connections.len() >= limits.connections;
                 connections.spawn(connection(chat.clone(), stream, name, full, closing.clone()));
             }
