@@ -94,7 +94,6 @@ where
     tokio::pin!(alarm);
     loop {
         let went_on = tokio::select! {
-            biased;
             // The client speaks.
             message = stay.ws.next(), if held.is_none() => {
                 keepalive.heard();
