@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio_websockets::{CloseCode, Message, WebSocketStream};
+use tokio_websockets::proto::ProtocolError;
+use tokio_websockets::{CloseCode, Error, Message, WebSocketStream};
 
 /// The closing handshake (RFC 6455 7.1.2) and the end of the TCP stream, all within `deadline`.
 /// What the peer still sends is read and thrown away. When the peer or the library has sent a
@@ -38,6 +39,25 @@ where
         while matches!(stream.read(&mut unread).await, Ok(1..)) {}
     }
 }
+
+/// What to close with after an error of the connection, and the reason in words; `None` when the
+/// connection itself is gone. Any error ends a session: after one, the library may hand out a
+/// message with a hole.
+#[must_use]
+pub fn fault(error: &Error) -> Option<(CloseCode, &'static str)> {
+    match error {
+        Error::PayloadTooLong { .. } => {
+            Some((CloseCode::MESSAGE_TOO_BIG, "the message is too long"))
+        }
+        Error::Protocol(ProtocolError::InvalidUtf8) => Some(NOT_UTF8),
+        Error::Protocol(_) => Some((CloseCode::PROTOCOL_ERROR, "this is not WebSocket")),
+        _ => None,
+    }
+}
+
+/// What to close with when text turns out not to be (RFC 6455 8.1).
+pub const NOT_UTF8: (CloseCode, &str) =
+    (CloseCode::INVALID_FRAME_PAYLOAD_DATA, "text is not UTF-8");
 
 /// A close code in words (RFC 6455 7.4.1 and the registry it began), with its number.
 #[must_use]

@@ -10,27 +10,40 @@
 //! - [`handshake`] and [`head`]: from a stranger's TCP stream to a WebSocket, or a refusal
 //! - [`listener`]: the socket, which outlives every error
 //! - [`journal`]: the server's output, which never blocks the relay
-//! - `src/bin/client.rs`: a `select!` over "a line was typed" and "a frame arrived"
-//! - [`connect`]: from a URL to a WebSocket, or one line that says why not
-//! - [`input`] and [`output`]: the client's two ends of a pipe
-//! - [`close`]: how either end leaves without losing what is on its way
-//! - [`keepalive`]: how both ends notice a dead link
+//! - `src/bin/client.rs`: connect, a `select!` over "a line was typed" and "a frame arrived", and
+//!   why it ended
+//! - [`connect`], [`backoff`]: from a URL to a WebSocket, or one line that says why not; and again
+//! - [`outbox`]: what was typed and is not known to have arrived
+//! - [`console`]: the client's two ends: in a pipe [`input`] and [`output`], in a terminal
+//!   [`terminal`], the line being typed ([`editor`]) and its keys ([`keys`])
+//! - [`show`]: how a line of the chat looks
+//! - [`close`], [`keepalive`]: how either end leaves without losing what is on its way, and how it
+//!   notices a dead link
 //! - [`line`](mod@line), [`limits`], [`flags`]: what a chat line is, every number, every flag
 //!
-//! Imports run one way: the binaries, then `relay`, `handshake` and `connect`, then the rest.
+//! Imports run one way: the binaries, then `relay`, `handshake`, `connect` and `console`, then the
+//! rest. What the server uses and what the client uses meet only in the last two entries and in
+//! [`head`].
 
+pub mod backoff;
 pub mod batch;
 pub mod close;
 pub mod connect;
+pub mod console;
+pub mod editor;
 pub mod flags;
 pub mod handshake;
 pub mod head;
 pub mod input;
 pub mod journal;
 pub mod keepalive;
+pub mod keys;
 pub mod limits;
 pub mod line;
 pub mod listener;
+pub mod outbox;
 pub mod output;
 pub mod relay;
 pub mod room;
+pub mod show;
+pub mod terminal;

@@ -79,6 +79,8 @@ pub struct Limits {
     /// Lines between the client's keyboard or pipe and its socket, and as many between its
     /// socket and its standard output.
     pub queue: usize,
+    /// Bytes of lines that a client keeps until the server has taken them.
+    pub outbox: usize,
     /// Bytes of one message that a client takes from a server: the longest line of a server
     /// whose `message` is [`Limits::MESSAGE_MOST`].
     pub from_server: usize,
@@ -128,6 +130,7 @@ impl Limits {
         rest: Duration::from_millis(10),
         rest_most: Duration::from_secs(1),
         queue: 256,
+        outbox: 1024 * 1024,
         from_server: 3 * Self::MESSAGE_MOST + 64,
     };
 }

@@ -52,6 +52,11 @@ impl Output {
         Ok(())
     }
 
+    /// Waits until the reader is gone, which is noticed at a write.
+    pub async fn reader_gone(&self) {
+        self.pieces.closed().await;
+    }
+
     /// Writes the rest and waits until all of it has been taken.
     pub async fn finish(self, mut text: String) {
         if self.write(&mut text).await.is_ok() {

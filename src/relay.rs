@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_websockets::{CloseCode, Error, Message, WebSocketStream};
 
 use crate::batch::Lines;
+use crate::close;
 use crate::journal::Journal;
 use crate::keepalive::{Alarm, Keepalive};
 use crate::limits::Limits;
@@ -37,6 +38,15 @@ pub enum Ended {
 }
 
 impl Ended {
+    #[allow(clippy::needless_pass_by_value)] // for map_err
+    fn by(error: Error) -> Self {
+        close::fault(&error).map_or(Self::Lost, Self::broke)
+    }
+
+    fn broke((code, reason): (CloseCode, &'static str)) -> Self {
+        Self::Broke(code, reason)
+    }
+
     /// The close code to say goodbye with (RFC 6455 7.4.1) and the reason in words. `None` when
     /// the other end takes nothing any more.
     #[must_use]
@@ -192,9 +202,7 @@ where
         message: Option<Result<Message, Error>>,
         lines: &mut Lines<'a>,
     ) -> Result<(), Ended> {
-        let message = message
-            .ok_or(Ended::Lost)?
-            .map_err(|error| ended_by(&error))?;
+        let message = message.ok_or(Ended::Lost)?.map_err(Ended::by)?;
         if message.is_ping() {
             // The library has queued a pong. Unless each is written before the next ping is
             // read, a peer that never reads makes that queue grow without end.
@@ -210,7 +218,7 @@ where
             ));
         }
         if message.is_text() {
-            let text = line::text(&message).map_err(|_| NOT_UTF8)?;
+            let text = line::text(&message).map_err(|_| Ended::broke(close::NOT_UTF8))?;
             for line in line::lines(text) {
                 // One message of many short lines grows by a name each: it becomes several.
                 if lines.frames.len() >= self.limits.batch {
@@ -269,20 +277,5 @@ where
                 self.flush().await
             }
         }
-    }
-}
-
-const NOT_UTF8: Ended = Ended::Broke(CloseCode::INVALID_FRAME_PAYLOAD_DATA, "text is not UTF-8");
-
-/// Any error ends the session: after one the library may hand out a message with a hole.
-fn ended_by(error: &Error) -> Ended {
-    use tokio_websockets::proto::ProtocolError::InvalidUtf8;
-    match error {
-        Error::PayloadTooLong { .. } => {
-            Ended::Broke(CloseCode::MESSAGE_TOO_BIG, "the message is too long")
-        }
-        Error::Protocol(InvalidUtf8) => NOT_UTF8,
-        Error::Protocol(_) => Ended::Broke(CloseCode::PROTOCOL_ERROR, "this is not WebSocket"),
-        _ => Ended::Lost,
     }
 }

@@ -13,6 +13,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use support::raw::{
     BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, REQUEST, Raw, RawServer, TEXT, agreement,
@@ -220,7 +221,10 @@ fn fault_5_a_goodbye_to_a_silent_peer_never_ends() {
     server.program.signal("TERM");
     client.signal("INT");
     assert_eq!(server.program.exit(), 0);
-    assert_eq!((client.exit(), client.err_rest()), (0, vec![]));
+    assert_eq!(
+        (client.exit(), client.err_rest()),
+        (0, vec!["client: left the chat".to_owned()])
+    );
 }
 
 #[test]
@@ -331,7 +335,7 @@ fn fault_7_text_that_is_not_utf_8_is_not_shown() {
     let (client, mut raw) = client(&server);
     raw.send(&cut_inside(bare_frame));
     drop(raw);
-    let last = "client: the server sent text that is not UTF-8";
+    let last = "client: connection closed: the server broke the rules: text is not UTF-8 (1007, invalid data)";
     assert_eq!(ends(client, last), ["before"]);
 }
 
@@ -616,7 +620,10 @@ fn a_client_leaves_a_server_that_never_stops() {
         (client, flooding)
     });
     for (mut client, flooding) in running {
-        assert_eq!((client.exit(), client.err_rest()), (0, vec![]));
+        assert_eq!(
+            (client.exit(), client.err_rest()),
+            (0, vec!["client: left the chat".to_owned()])
+        );
         flooding.join().unwrap();
     }
 }
@@ -634,10 +641,41 @@ fn an_agreement_in_single_bytes_and_frames_behind_it_are_read() {
     assert_eq!(client.line(), "at once");
 }
 
+#[test]
+fn fault_2_a_ping_flood_fills_the_memory_of_the_client() {
+    let server = RawServer::listen();
+    let (client, mut raw) = client(&server);
+    // A client that reads no more pings than it has answered lets this come to a stop.
+    raw.stream
+        .set_write_timeout(Some(Duration::from_secs(1)))
+        .unwrap();
+    let ping = bare_frame(FIN | PING, &[b'x'; 125]);
+    flood(&mut raw.stream, &ping, FLOOD);
+    is_small(&client);
+}
+
 /// 28 digits of base64 without the padding are 21 bytes: one more than there is space for.
 #[test]
 fn fault_6_an_accept_field_of_one_byte_too_many_panics_the_connect() {
     answered_with_accept(&"A".repeat(28));
+}
+
+/// RFC 6455 7.1.7 and 8.1: who fails a connection says why.
+#[test]
+fn fault_7_the_client_says_why_it_hangs_up() {
+    for (bytes, code) in [
+        (cut_inside(bare_frame), 1007_u16),
+        (bare_frame(FIN | TEXT, b"\xff"), 1007),
+        (frame(FIN | TEXT, b"masked"), 1002),
+        (oversize(500_000, bare_frame), 1009),
+    ] {
+        let server = RawServer::listen();
+        let (client, mut raw) = client(&server);
+        raw.send(&bytes);
+        assert_eq!(raw.close().0, code);
+        drop(raw);
+        ends(client, SOMETHING);
+    }
 }
 
 /// RFC 6455 4.1, the client's items 2 and 3: without these two fields it MUST fail.

@@ -54,7 +54,7 @@ fn three_clients_talk_one_leaves_and_the_server_leaves() {
     assert_eq!(server.line(), format!("Received from {a}: still here?"));
     assert_eq!(bob.line(), format!("{a}: still here?"));
     assert_eq!(cid.rest(), [""; 0]);
-    assert_eq!(cid.err_rest(), [""; 0]);
+    assert_eq!(cid.err_rest(), ["client: left the chat"]);
 
     // The server leaves, and says so to everyone.
     server.program.signal("INT");

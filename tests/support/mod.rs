@@ -4,15 +4,19 @@
 #![allow(dead_code)] // each test file uses its part
 
 pub mod raw;
+pub mod window;
 
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
 use std::iter;
+use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
 
 /// Far more than anything here takes on the slowest machine.
 pub const PATIENCE: Duration = Duration::from_mins(1);
@@ -47,6 +51,14 @@ impl Program {
 
     pub fn spawn(command: &mut Command) -> Self {
         Self::spawn_on(command, Stdio::piped(), Stdio::piped())
+    }
+
+    /// Its standard output goes somewhere else than to `out`, which is empty then.
+    pub fn spawn_into(command: &mut Command, output: impl Into<Stdio>) -> Self {
+        let program = Self::spawn_on(command, output.into(), Stdio::piped());
+        // Our copy of the other end would keep its reader from seeing the end.
+        command.stdout(Stdio::null());
+        program
     }
 
     /// With outputs of the test's own; `out` and `err` read those that are piped.
@@ -112,11 +124,7 @@ impl Program {
 
     /// `INT`, `TERM`, `KILL`, …
     pub fn signal(&self, name: &str) {
-        let id = self.id().to_string();
-        let sent = Command::new("kill")
-            .args([&format!("-{name}"), &id])
-            .status();
-        assert!(sent.unwrap().success());
+        signal(self.id(), name);
     }
 
     /// Waits for the end and returns the exit code (-1 for a signal). What it still prints is
@@ -132,6 +140,49 @@ impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Sends a signal to a process.
+pub fn signal(id: u32, name: &str) {
+    assert!(try_signal(id, name), "no process {id}");
+}
+
+/// Whether there was a process to send it to.
+pub fn try_signal(id: u32, name: &str) -> bool {
+    let mut kill = Command::new("kill");
+    kill.args([&format!("-{name}"), &id.to_string()]);
+    kill.stderr(Stdio::null()).status().unwrap().success()
+}
+
+/// A port that nobody else is given while this lives. Nothing listens on it until a server does.
+pub struct Port {
+    pub number: u16,
+    _held: Socket,
+}
+
+impl Port {
+    pub fn hold() -> Self {
+        let held = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        // As servers do, so that both may be bound at once: only one of them listens.
+        held.set_reuse_address(true).unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        held.bind(&any.into()).unwrap();
+        let number = held.local_addr().unwrap().as_socket().unwrap().port();
+        Self {
+            number,
+            _held: held,
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("ws://127.0.0.1:{}", self.number)
+    }
+
+    /// Starts a server there.
+    pub fn serve(&self) -> Server {
+        let listen = format!("127.0.0.1:{}", self.number);
+        Server::spawn(Program::command("server").args(["--listen", &listen]))
     }
 }
 
@@ -190,12 +241,21 @@ impl Server {
             .collect()
     }
 
+    pub fn url(&self) -> String {
+        format!("ws://127.0.0.1:{}", self.port)
+    }
+
+    /// The name of the client that joins next.
+    pub fn joined(&mut self) -> String {
+        let line = self.line();
+        let name = line.strip_prefix("New connection from ");
+        name.expect(&line).to_owned()
+    }
+
     /// Starts a client and returns it with its name, once the server knows it.
     pub fn join(&mut self) -> (Program, String) {
         let client = Program::client(self.port);
-        let line = self.line();
-        let name = line.strip_prefix("New connection from ").expect(&line);
-        (client, name.to_owned())
+        (client, self.joined())
     }
 }
 
@@ -220,9 +280,14 @@ pub struct Lines {
 
 impl Lines {
     pub fn of(end: impl Read + Send + 'static) -> Self {
+        Self::first(usize::MAX, end)
+    }
+
+    /// Only the first so many lines; then the end is closed, before `next` says so.
+    pub fn first(count: usize, end: impl Read + Send + 'static) -> Self {
         let (sender, coming) = channel();
         thread::spawn(move || {
-            for line in BufReader::new(end).lines() {
+            for line in BufReader::new(end).lines().take(count) {
                 let Ok(line) = line else { return };
                 if sender.send(line).is_err() {
                     return;

@@ -73,8 +73,14 @@ pub struct RawServer {
 }
 
 impl RawServer {
+    /// On a free port.
     pub fn listen() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::on(0)
+    }
+
+    /// On this port, which may be held by a [`super::Port`].
+    pub fn on(port: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         Self { listener }
     }
 
@@ -87,7 +93,9 @@ impl RawServer {
         let (sender, coming) = channel();
         let listener = self.listener.try_clone().unwrap();
         thread::spawn(move || sender.send(listener.accept().unwrap().0));
-        Raw::of(coming.recv_timeout(PATIENCE).expect("a connection"))
+        let mut raw = Raw::of(coming.recv_timeout(PATIENCE).expect("a connection"));
+        raw.masks = false;
+        raw
     }
 
     /// The next connection, its request read and agreed to.
@@ -111,6 +119,8 @@ pub fn agreement(request: &str) -> Vec<u8> {
 /// A connection.
 pub struct Raw {
     pub stream: TcpStream,
+    /// What a client sends is masked.
+    masks: bool,
 }
 
 impl Raw {
@@ -135,7 +145,10 @@ impl Raw {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream }
+        Self {
+            stream,
+            masks: true,
+        }
     }
 
     /// An open WebSocket.
@@ -160,7 +173,13 @@ impl Raw {
     }
 
     pub fn say(&mut self, text: &str) {
-        self.send(&frame(FIN | TEXT, text.as_bytes()));
+        self.send_frame(FIN | TEXT, text.as_bytes());
+    }
+
+    /// A frame as this end sends it.
+    pub fn send_frame(&mut self, first: u8, payload: &[u8]) {
+        let encode = if self.masks { frame } else { bare_frame };
+        self.send(&encode(first, payload));
     }
 
     /// A response up to and with its blank line.
@@ -217,6 +236,19 @@ impl Raw {
         }
     }
 
+    /// The next text message; pings before it are answered.
+    pub fn text_with_pongs(&mut self) -> String {
+        loop {
+            match self.frame().expect("a text message") {
+                (first, payload) if first == FIN | TEXT => {
+                    return String::from_utf8(payload).unwrap();
+                }
+                (first, payload) if first == FIN | PING => self.send_frame(FIN | PONG, &payload),
+                other => panic!("not a text message: {other:?}"),
+            }
+        }
+    }
+
     /// The code and the reason of the Close that comes next but for texts, pings and pongs.
     pub fn close(&mut self) -> (u16, String) {
         loop {
@@ -243,6 +275,7 @@ impl Raw {
     pub fn again(&self) -> Self {
         Self {
             stream: self.stream.try_clone().unwrap(),
+            masks: self.masks,
         }
     }
 

@@ -1,0 +1,131 @@
+//! What was typed and is not known to have arrived.
+
+use std::collections::VecDeque;
+
+use tokio_websockets::Message;
+
+/// Lines on their way to the server: those that wait, and those that were sent but that the
+/// server has not confirmed. A ping behind the lines asks for that: its pong comes after the
+/// server has taken everything before it.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    waiting: VecDeque<String>,
+    sent: VecDeque<String>,
+    /// Bytes of both.
+    bytes: usize,
+    /// How many lines are behind us for good.
+    confirmed: u64,
+}
+
+impl Outbox {
+    /// Puts a line behind the others.
+    pub fn push(&mut self, line: String) {
+        self.bytes += line.len();
+        self.waiting.push_back(line);
+    }
+
+    /// Bytes of all lines that are not confirmed.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many lines have not been sent.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The next lines to send, about `most` bytes of them, and the ping that asks for them.
+    /// Nothing when nothing waits.
+    pub fn send(&mut self, most: usize) -> Vec<Message> {
+        let (mut messages, mut bytes) = (Vec::new(), 0);
+        while bytes < most
+            && let Some(line) = self.waiting.pop_front()
+        {
+            bytes += line.len();
+            messages.push(Message::text(line.clone()));
+            self.sent.push_back(line);
+        }
+        if !messages.is_empty() {
+            let so_far = self.confirmed + self.sent.len() as u64;
+            messages.push(Message::ping(so_far.to_be_bytes().to_vec()));
+        }
+        messages
+    }
+
+    /// A pong came: the lines before its ping have arrived.
+    pub fn confirm(&mut self, pong: &[u8]) {
+        let up_to = pong.try_into().map_or(0, u64::from_be_bytes);
+        while self.confirmed < up_to
+            && let Some(line) = self.sent.pop_front()
+        {
+            self.bytes -= line.len();
+            self.confirmed += 1;
+        }
+    }
+
+    /// The link is gone: the lines that were sent and may not have arrived. They are not sent
+    /// again, since they may also have arrived.
+    pub fn doubtful(&mut self) -> VecDeque<String> {
+        self.bytes -= self.sent.iter().map(String::len).sum::<usize>();
+        self.confirmed += self.sent.len() as u64;
+        std::mem::take(&mut self.sent)
+    }
+
+    /// The chat is over: the lines that were never sent.
+    pub fn unsent(&mut self) -> VecDeque<String> {
+        self.bytes -= self.waiting.iter().map(String::len).sum::<usize>();
+        std::mem::take(&mut self.waiting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(lines: &[&str]) -> Outbox {
+        let mut outbox = Outbox::default();
+        for line in lines {
+            outbox.push((*line).to_owned());
+        }
+        outbox
+    }
+
+    #[test]
+    fn lines_go_in_order_with_a_ping_behind_them() {
+        let mut outbox = with(&["a", "bb", "c"]);
+        let sent = outbox.send(2);
+        let payloads: Vec<_> = sent
+            .iter()
+            .map(|message| &message.as_payload()[..])
+            .collect();
+        assert_eq!(payloads, [&b"a"[..], b"bb", &2u64.to_be_bytes()]);
+        assert_eq!((outbox.waiting(), outbox.bytes()), (1, 4));
+        outbox.confirm(&2u64.to_be_bytes());
+        assert_eq!(outbox.bytes(), 1);
+        assert_eq!(outbox.send(99).len(), 2);
+        assert!(outbox.send(99).is_empty());
+    }
+
+    #[test]
+    fn what_was_not_confirmed_is_doubtful_and_what_was_not_sent_waits() {
+        let mut outbox = with(&["a", "b", "c", "d"]);
+        outbox.send(1);
+        outbox.send(2);
+        outbox.confirm(&1u64.to_be_bytes());
+        assert_eq!(outbox.doubtful(), ["b", "c"]);
+        assert_eq!(outbox.send(9)[1].as_payload()[..], 4u64.to_be_bytes());
+        assert_eq!(outbox.unsent(), [""; 0]);
+    }
+
+    #[test]
+    fn a_pong_that_nobody_asked_for_confirms_nothing_that_was_not_sent() {
+        let mut outbox = with(&["a", "b"]);
+        outbox.send(1);
+        outbox.confirm(b"what");
+        assert_eq!(outbox.bytes(), 2);
+        outbox.confirm(&u64::MAX.to_be_bytes());
+        assert_eq!((outbox.waiting(), outbox.bytes()), (1, 1));
+    }
+}

@@ -1,0 +1,140 @@
+//! How a line of the chat looks: plain, with colours and times, or as JSON.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use jiff::{Timestamp, Zoned};
+use serde_json::json;
+
+/// What to make of a line.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Look {
+    /// A colour for each sender.
+    pub colours: bool,
+    /// Local time before each line.
+    pub times: bool,
+    /// A JSON object for each line.
+    pub json: bool,
+}
+
+/// What a line from the server is.
+enum Line<'a> {
+    Message { from: &'a str, text: &'a str },
+    Notice(&'a str),
+}
+
+impl<'a> Line<'a> {
+    /// A name has no space in it; the server's own lines begin with `* `.
+    fn of(line: &'a str) -> Self {
+        match line.split_once(": ") {
+            Some((from, text)) if !from.contains(' ') => Self::Message { from, text },
+            _ => Self::Notice(line.strip_prefix("* ").unwrap_or(line)),
+        }
+    }
+}
+
+impl Look {
+    /// A line from the server as it is shown, without a line end. The line has been made safe.
+    #[must_use]
+    pub fn line(self, line: &str) -> String {
+        if self.json {
+            let at = format!("{:.3}", Timestamp::now());
+            return match Line::of(line) {
+                Line::Message { from, text } => json!({ "at": at, "from": from, "text": text }),
+                Line::Notice(notice) => json!({ "at": at, "notice": notice }),
+            }
+            .to_string();
+        }
+        match Line::of(line) {
+            Line::Message { from, text } if self.colours => {
+                let colour = colour(from);
+                format!("{}\x1b[{colour}m{from}\x1b[m: {text}", self.time())
+            }
+            _ => format!("{}{line}", self.time()),
+        }
+    }
+
+    /// A line of one's own as it stays visible behind the prompt.
+    #[must_use]
+    pub fn own(self, prompt: &str, line: &str) -> String {
+        format!("{}{prompt}{line}", self.time())
+    }
+
+    fn time(self) -> String {
+        if self.times {
+            Zoned::now().strftime("%H:%M:%S ").to_string()
+        } else {
+            String::new()
+        }
+    }
+}
+
+/// The colour of a sender, always the same for the same name: one of the twelve that are neither
+/// black, white nor grey, so that it can be read on either background.
+fn colour(name: &str) -> u64 {
+    // Not seeded, so that a sender looks the same in every client.
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    match hasher.finish() % 12 {
+        dark @ 0..6 => 31 + dark,
+        bright => 91 + bright - 6,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_lines_are_as_they_came() {
+        assert_eq!(Look::default().line("127.0.0.1:1: hi"), "127.0.0.1:1: hi");
+        assert_eq!(
+            Look::default().line("* 3 messages missed"),
+            "* 3 messages missed"
+        );
+    }
+
+    #[test]
+    fn a_sender_keeps_its_colour_and_the_text_has_none() {
+        let look = Look {
+            colours: true,
+            ..Look::default()
+        };
+        let line = look.line("127.0.0.1:1: a: b");
+        assert_eq!(line, look.line("127.0.0.1:1: a: b"));
+        assert!(line.ends_with("m127.0.0.1:1\x1b[m: a: b"), "{line}");
+        assert_eq!(look.line("* 3 messages missed"), "* 3 messages missed");
+    }
+
+    #[test]
+    fn json_tells_who_and_what() {
+        let look = Look {
+            json: true,
+            ..Look::default()
+        };
+        let read =
+            |line: &str| serde_json::from_str::<serde_json::Value>(&look.line(line)).unwrap();
+        let message = read("[::1]:5: say \"hi\"\t\\");
+        assert_eq!(message["from"], "[::1]:5");
+        assert_eq!(message["text"], "say \"hi\"\t\\");
+        assert!(message["at"].as_str().unwrap().ends_with('Z'));
+        assert_eq!(read("* 3 messages missed")["notice"], "3 messages missed");
+    }
+
+    #[test]
+    fn a_time_stands_before_the_line() {
+        let look = Look {
+            times: true,
+            ..Look::default()
+        };
+        let line = look.own("> ", "hi");
+        let (time, own) = line.split_at(9);
+        assert_eq!(own, "> hi");
+        assert!(time.chars().zip("00:00:00 ".chars()).all(|(got, form)| {
+            if form == '0' {
+                got.is_ascii_digit()
+            } else {
+                got == form
+            }
+        }));
+    }
+}

@@ -1,0 +1,570 @@
+//! The keyboard and the screen: lines come in, messages go out above the line
+//! that is being typed.
+//!
+//! Drawing is relative, as in a shell: no alternate screen and no scroll
+//! region, so the chat ends up in the terminal's own scrollback. Each redraw
+//! erases the rows of the typed line, prints what has arrived, draws the
+//! rows again, and is one write.
+
+use std::{
+    borrow::Cow,
+    collections::VecDeque,
+    fmt::Write as _,
+    fs::File,
+    io::{self, Write as _},
+    mem,
+    os::fd::OwnedFd,
+    panic,
+    sync::{Mutex, MutexGuard, Once, PoisonError, TryLockError},
+    time::Duration,
+};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    process::{Signal as Signo, kill_current_process_group},
+    stdio,
+    termios::{
+        self, InputModes, LocalModes, OptionalActions, QueueSelector, SpecialCodeIndex, Termios,
+    },
+};
+use tokio::{
+    net::unix::pipe,
+    select,
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, sleep_until},
+};
+use unicode_segmentation::UnicodeSegmentation;
+use unicode_width::UnicodeWidthStr;
+
+use crate::{
+    editor::{Edit, Editor, Layout, layout},
+    keys::Decoder,
+};
+
+/// Lines that can be shown again after a resize: more than a screen has rows.
+const SHOWN_LINES: usize = 500;
+/// Bytes of those lines: a screen full of the longest ones.
+const SHOWN_BYTES: usize = 256 * 1024;
+/// A window that is dragged sends a resize for each step, and tmux tells of
+/// the first step and then of the last, 250 ms later. Meanwhile the size is not
+/// the real one, and a drawing for it could erase chat that it does not repeat:
+/// nothing is drawn until there was no resize for this long.
+const SETTLE: Duration = Duration::from_millis(300);
+/// What the kernel holds of unread keys; more cannot come in one read.
+const READ: usize = 4096;
+
+/// What a person did.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Typed {
+    /// Finished this line.
+    Line(String),
+    /// Asked to leave, or the terminal is gone.
+    Leave,
+}
+
+/// The terminal that is open, if one is. There is one for a process, and a
+/// panic must find it.
+static OPEN: Mutex<Option<Open>> = Mutex::new(None);
+
+struct Open {
+    screen: File,
+    /// The modes to go back to.
+    before: Termios,
+    /// What moves the cursor to the typed line's first row and empties its rows.
+    erase: String,
+}
+
+impl Open {
+    /// Keys come at once, unechoed, and none is a signal. Output stays as it
+    /// was: what others print (a panic's message, say) keeps its line ends.
+    fn enter(&mut self) -> io::Result<()> {
+        let mut raw = self.before.clone();
+        raw.local_modes -=
+            LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG | LocalModes::IEXTEN;
+        raw.input_modes -= InputModes::ICRNL
+            | InputModes::INLCR
+            | InputModes::IGNCR
+            | InputModes::ISTRIP
+            | InputModes::IXON;
+        raw.special_codes[SpecialCodeIndex::VMIN] = 1;
+        raw.special_codes[SpecialCodeIndex::VTIME] = 0;
+        termios::tcsetattr(&self.screen, OptionalActions::Now, &raw)?;
+        self.erase = "\r".into();
+        self.screen.write_all(b"\x1b[?2004h")
+    }
+
+    /// Erases the typed line; bracketed paste off, autowrap and cursor on,
+    /// colours off. What is left of a paste is thrown away, or the shell
+    /// would run it.
+    fn leave(&mut self) -> io::Result<()> {
+        let modes = format!("{}\x1b[?2004l\x1b[?7h\x1b[?25h\x1b[m", self.erase);
+        let written = self.screen.write_all(modes.as_bytes());
+        let flushed = termios::tcflush(&self.screen, QueueSelector::IFlush);
+        termios::tcsetattr(&self.screen, OptionalActions::Now, &self.before)?;
+        written.and(flushed.map_err(Into::into))
+    }
+}
+
+fn open_terminal() -> MutexGuard<'static, Option<Open>> {
+    OPEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A panic's message would be erased together with the typed line, or stand
+/// askew: the terminal is restored before it is printed.
+fn restore_on_panic() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let print_message = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            let open = match OPEN.try_lock() {
+                Ok(mut open) => open.take(),
+                Err(TryLockError::Poisoned(open)) => open.into_inner().take(),
+                // This thread holds the lock; `Drop` comes later and restores.
+                Err(TryLockError::WouldBlock) => None,
+            };
+            if let Some(mut open) = open {
+                let _ = open.leave();
+            }
+            print_message(panic);
+        }));
+    });
+}
+
+/// A terminal in raw mode with a prompt at the bottom. Dropping it restores
+/// the terminal, and so does a panic.
+pub struct Terminal {
+    /// Not a pipe, but only read and waited for like one: for other files Tokio
+    /// has nothing that is safe.
+    keyboard: pipe::Receiver,
+    resized: Signal,
+    continued: Signal,
+    /// Bytes that were read and wait to be decoded. Nothing more is read while
+    /// there are any, so that a long paste waits in the kernel, not here.
+    unread: VecDeque<u8>,
+    decoder: Decoder,
+    editor: Editor,
+    prompt: String,
+    queued: Vec<String>,
+    shown: Shown,
+    /// Columns and rows at the last drawing; `None` if that is to be done from scratch.
+    size: Option<(usize, usize)>,
+    /// The screen does not show the typed line as it is now.
+    stale: bool,
+    /// When a burst of resizes counts as over.
+    settled: Option<Instant>,
+    /// Ctrl+Z stopped the process, so that the next SIGCONT is no news.
+    stopped: bool,
+}
+
+impl Terminal {
+    /// Takes the terminal on standard input into raw mode and draws `prompt`
+    /// (plain text). A line can have `max_line` bytes of UTF-8.
+    ///
+    /// To be called within a Tokio runtime with I/O and time enabled, and at
+    /// the start of a row.
+    ///
+    /// # Errors
+    ///
+    /// Standard input is no terminal, or one is open already.
+    pub fn open(prompt: &str, max_line: usize) -> io::Result<Self> {
+        // Opened anew, because non-blocking mode belongs to the open file, and
+        // that of standard input is shared with the shell and standard output.
+        let before = termios::tcgetattr(stdio::stdin())?;
+        let keyboard = reopen(OFlags::RDONLY | OFlags::NONBLOCK)?;
+        let screen = reopen(OFlags::RDWR)?.into();
+        let mut terminal = Self {
+            keyboard: pipe::Receiver::from_owned_fd_unchecked(keyboard)?,
+            resized: signal(SignalKind::window_change())?,
+            continued: signal(SignalKind::from_raw(Signo::CONT.as_raw()))?,
+            unread: VecDeque::new(),
+            decoder: Decoder::default(),
+            editor: Editor::new(max_line),
+            prompt: prompt.to_owned(),
+            queued: Vec::new(),
+            shown: Shown::default(),
+            size: None,
+            stale: true,
+            settled: None,
+            stopped: false,
+        };
+        restore_on_panic();
+        let erase = String::new();
+        {
+            let mut open = open_terminal();
+            if open.is_some() {
+                // Not ours: the other one must stay as it is.
+                return Err(io::Error::other("the terminal is open already"));
+            }
+            let open = open.insert(Open {
+                screen,
+                before,
+                erase,
+            });
+            terminal.size = Some(size(&open.screen));
+            open.enter()?;
+        }
+        terminal.draw()?;
+        Ok(terminal)
+    }
+
+    /// Waits for the next finished line, and meanwhile edits and draws. The
+    /// line is erased from the screen at the next drawing.
+    ///
+    /// Cancel safe: nothing typed is lost.
+    ///
+    /// # Errors
+    ///
+    /// The terminal cannot be read or written any more.
+    pub async fn next(&mut self) -> io::Result<Typed> {
+        loop {
+            if let Some(typed) = self.edit()? {
+                return Ok(typed);
+            }
+            self.refresh()?;
+            if open_terminal().is_none() {
+                return Ok(Typed::Leave);
+            }
+            let settled = self.settled.unwrap_or_else(Instant::now);
+            select! {
+                read = read(&self.keyboard, &mut self.unread) => if read? == 0 {
+                    return Ok(Typed::Leave);
+                },
+                Some(()) = self.resized.recv() => self.settled = Some(Instant::now() + SETTLE),
+                // Also if the size is what it was: the rows may have been
+                // rearranged there and back.
+                () = sleep_until(settled), if self.settled.is_some() => self.start_over(),
+                Some(()) = self.continued.recv() => self.resume()?,
+            }
+        }
+    }
+
+    /// Queues a line to be shown above the typed one. It may contain colours
+    /// (SGR sequences); everything else a terminal would obey must have been
+    /// escaped.
+    pub fn print(&mut self, line: &str) {
+        self.queued.push(line.to_owned());
+    }
+
+    /// Shows the queued lines, and the typed one below them; while the window
+    /// is being resized, a moment later.
+    ///
+    /// # Errors
+    ///
+    /// The terminal cannot be written.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.stale = true;
+        self.refresh()
+    }
+
+    /// Shows the queued lines, erases the typed one, and leaves the terminal
+    /// as `open` found it, with the cursor at the start of an empty row. Does
+    /// nothing the second time.
+    ///
+    /// # Errors
+    ///
+    /// The terminal cannot be written, or not be restored.
+    pub fn close(&mut self) -> io::Result<()> {
+        let drawn = self.draw();
+        let open = open_terminal().take();
+        open.map_or(Ok(()), |mut open| open.leave()).and(drawn)
+    }
+
+    /// Feeds the editor until a line is finished or nothing is left to feed.
+    fn edit(&mut self) -> io::Result<Option<Typed>> {
+        while let Some(byte) = self.unread.pop_front() {
+            let Some(key) = self.decoder.feed(byte) else {
+                continue;
+            };
+            match self.editor.key(key) {
+                Edit::Nothing => {}
+                Edit::Changed => self.stale = true,
+                Edit::Line(line) => {
+                    self.stale = true;
+                    return Ok(Some(Typed::Line(line)));
+                }
+                Edit::Leave => {
+                    self.unread.clear();
+                    return Ok(Some(Typed::Leave));
+                }
+                Edit::Suspend => self.suspend()?,
+                Edit::Clear => self.clear(),
+            }
+        }
+        Ok(None)
+    }
+
+    fn clear(&mut self) {
+        self.shown = Shown::default();
+        if let Some(open) = open_terminal().as_mut() {
+            // After the typed line's own rows: some terminals keep what they clear.
+            open.erase.push_str("\x1b[H\x1b[2J");
+        }
+        self.stale = true;
+    }
+
+    /// Gives the terminal back and stops the whole job, as the terminal itself
+    /// does for Ctrl+Z; returns when the job is continued. (At once if no shell
+    /// would continue it: the kernel does not stop such a job.)
+    fn suspend(&mut self) -> io::Result<()> {
+        self.unread.clear();
+        if let Some(open) = open_terminal().as_mut() {
+            open.leave()?;
+        }
+        self.stopped = true;
+        kill_current_process_group(Signo::TSTP)?;
+        if let Some(open) = open_terminal().as_mut() {
+            open.enter()?;
+        }
+        self.stale = true;
+        Ok(())
+    }
+
+    /// After a stop that was not announced (SIGSTOP), the modes are the shell's
+    /// and the cursor is anywhere.
+    fn resume(&mut self) -> io::Result<()> {
+        if mem::take(&mut self.stopped) {
+            return Ok(());
+        }
+        if let Some(open) = open_terminal().as_mut() {
+            open.enter()?;
+        }
+        self.start_over();
+        Ok(())
+    }
+
+    fn start_over(&mut self) {
+        self.settled = None;
+        self.size = None;
+        self.stale = true;
+    }
+
+    fn refresh(&mut self) -> io::Result<()> {
+        if !self.stale {
+            return Ok(());
+        }
+        let size_now = open_terminal().as_ref().map(|open| size(&open.screen));
+        if self.settled.is_none() && self.size.is_some() && self.size != size_now {
+            // Its SIGWINCH has not been received yet.
+            self.settled = Some(Instant::now() + SETTLE);
+        }
+        // However long the window is dragged, the queue stays short.
+        if self.settled.is_some() && self.queued.len() < SHOWN_LINES {
+            return Ok(());
+        }
+        self.draw()
+    }
+
+    fn draw(&mut self) -> io::Result<()> {
+        self.stale = false;
+        let mut open = open_terminal();
+        let Some(open) = open.as_mut() else {
+            return Ok(());
+        };
+        let (columns, rows) = size(&open.screen);
+        let (text, cursor) = (self.editor.text(), self.editor.cursor());
+        // One row is left for the message that the person answers.
+        let input = layout(&self.prompt, text, cursor, columns, rows.saturating_sub(1));
+        let mut out = mem::take(&mut open.erase);
+        if self.size.replace((columns, rows)) != Some((columns, rows)) {
+            // Terminals differ in what they do to rows that no longer fit, and
+            // where they leave the cursor: nothing relative to it holds. Row 1
+            // goes last and alone, because some (tmux) move all that is erased
+            // from there down to the scrollback, which has the chat already.
+            out = "\x1b[2;1H\x1b[J\x1b[H\x1b[2K".into();
+            self.shown
+                .paint(&mut out, columns, rows.saturating_sub(input.rows.len()));
+        }
+        for line in self.queued.drain(..) {
+            out.push_str(&line);
+            out.push_str(end_of(&line));
+            self.shown.add(line);
+        }
+        open.erase = draw_input(&mut out, &input);
+        open.screen.write_all(out.as_bytes())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // Nobody is left to hear of an error, and a terminal that is gone is one.
+        let _ = self.close();
+    }
+}
+
+/// Draws the typed line, the cursor being at the start of an empty row.
+/// Returns what erases it again.
+fn draw_input(out: &mut String, input: &Layout) -> String {
+    // Without autowrap, a character that is wider for the terminal than for us
+    // can spoil its row but not move the others.
+    out.push_str("\x1b[?7l");
+    out.push_str(&input.rows.join("\r\n"));
+    out.push_str("\x1b[?7h\r");
+    let below = input.rows.len() - 1 - input.row;
+    // A count of zero would move by one.
+    if below > 0 {
+        let _ = write!(out, "\x1b[{below}A");
+    }
+    if input.column > 0 {
+        let _ = write!(out, "\x1b[{}C", input.column);
+    }
+    let down = if below > 0 {
+        format!("\x1b[{below}B")
+    } else {
+        String::new()
+    };
+    // Row by row, so that nothing but our own rows is touched.
+    let above = "\x1b[A\x1b[2K".repeat(input.rows.len() - 1);
+    format!("\r{down}\x1b[2K{above}")
+}
+
+/// A second open file for the terminal on standard input.
+fn reopen(flags: OFlags) -> io::Result<OwnedFd> {
+    let flags = flags | OFlags::NOCTTY | OFlags::CLOEXEC;
+    // By its name, since macOS cannot wait for /dev/tty; but the name may not
+    // be visible (in a container) or not be ours to open (after su).
+    termios::ttyname(stdio::stdin(), Vec::new())
+        .and_then(|name| rustix::fs::open(name, flags, Mode::empty()))
+        .or_else(|_| rustix::fs::open("/dev/tty", flags, Mode::empty()))
+        .map_err(Into::into)
+}
+
+/// Waits for keys, and returns how many bytes came; 0 means that the terminal is gone.
+async fn read(keyboard: &pipe::Receiver, unread: &mut VecDeque<u8>) -> io::Result<usize> {
+    loop {
+        keyboard.readable().await?;
+        let mut buffer = [0; READ];
+        match keyboard.try_read(&mut buffer) {
+            Ok(read) => {
+                unread.extend(&buffer[..read]);
+                return Ok(read);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Columns and rows; terminals that do not know say zero.
+fn size(screen: &File) -> (usize, usize) {
+    match termios::tcgetwinsize(screen) {
+        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
+        _ => (80, 24),
+    }
+}
+
+/// The end of a line that is shown: its colours do not run on.
+fn end_of(line: &str) -> &'static str {
+    if line.contains('\x1b') {
+        "\x1b[m\r\n"
+    } else {
+        "\r\n"
+    }
+}
+
+/// The last lines that were shown, to show them again.
+#[derive(Default)]
+struct Shown {
+    lines: VecDeque<String>,
+    bytes: usize,
+}
+
+impl Shown {
+    fn add(&mut self, line: String) {
+        self.bytes += line.len();
+        self.lines.push_back(line);
+        while self.lines.len() > SHOWN_LINES || self.bytes > SHOWN_BYTES {
+            self.bytes -= self.lines.pop_front().map_or(self.bytes, |line| line.len());
+        }
+    }
+
+    /// The last `rows` rows of the lines.
+    fn paint(&self, out: &mut String, columns: usize, rows: usize) {
+        let (mut left, mut tail) = (rows, Vec::new());
+        let mut lines = self.lines.iter().rev();
+        while left > 0
+            && let Some(line) = lines.next()
+        {
+            tail.push(last_rows(line, columns, &mut left));
+        }
+        for line in tail.iter().rev() {
+            out.push_str(line);
+            out.push_str(end_of(line));
+        }
+    }
+}
+
+/// As much of the end of a line as fits into `left` rows, which it takes off,
+/// with the colours that were set before it.
+fn last_rows<'a>(line: &'a str, columns: usize, left: &mut usize) -> Cow<'a, str> {
+    let (mut starts, mut used) = (vec![(0, 0)], 0);
+    let (mut colours, mut in_colour) = (String::new(), false);
+    for (start, cluster) in line.grapheme_indices(true) {
+        if in_colour || cluster == "\x1b" {
+            colours.push_str(cluster);
+            in_colour = !cluster.starts_with(|char: char| char.is_ascii_alphabetic());
+            continue;
+        }
+        let width = if cluster == "\t" {
+            8 - used % 8
+        } else {
+            cluster.width()
+        };
+        if used + width > columns {
+            starts.push((start, colours.len()));
+            used = 0;
+        }
+        used += width;
+    }
+    let hidden = starts.len().saturating_sub(*left);
+    *left = left.saturating_sub(starts.len());
+    match starts[hidden] {
+        (0, _) => line.into(),
+        (start, set) => (colours[..set].to_owned() + &line[start..]).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_of_what_was_shown() {
+        let mut shown = Shown::default();
+        for line in ["first", "汉汉汉", "\x1b[31mred\x1b[1mbold\x1b[m", "", "end"] {
+            shown.add(line.into());
+        }
+        for (columns, rows, expected) in [
+            (5, 0, ""),
+            (5, 1, "end\r\n"),
+            (5, 2, "\r\nend\r\n"),
+            (5, 3, "\x1b[31m\x1b[1mld\x1b[m\x1b[m\r\n\r\nend\r\n"),
+            (5, 4, "\x1b[31mred\x1b[1mbold\x1b[m\x1b[m\r\n\r\nend\r\n"),
+            // two wide characters to a row of five
+            (
+                5,
+                5,
+                "汉\r\n\x1b[31mred\x1b[1mbold\x1b[m\x1b[m\r\n\r\nend\r\n",
+            ),
+            (
+                80,
+                9,
+                "first\r\n汉汉汉\r\n\x1b[31mred\x1b[1mbold\x1b[m\x1b[m\r\n\r\nend\r\n",
+            ),
+        ] {
+            let mut out = String::new();
+            shown.paint(&mut out, columns, rows);
+            assert_eq!(out, expected, "{columns} {rows}");
+        }
+    }
+
+    #[test]
+    fn what_was_shown_is_bounded() {
+        let mut shown = Shown::default();
+        for number in 0..2 * SHOWN_LINES {
+            shown.add(number.to_string());
+        }
+        assert_eq!(shown.lines.len(), SHOWN_LINES);
+        shown.add("x".repeat(SHOWN_BYTES));
+        assert_eq!((shown.lines.len(), shown.bytes), (1, SHOWN_BYTES));
+    }
+}

@@ -1,0 +1,485 @@
+//! The client as a part of a pipeline: what it reads, what it writes, and when it ends.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::fs;
+use std::io::{self, BufWriter, Write};
+use std::process::{ChildStdin, Command};
+use std::thread::{self, JoinHandle};
+
+use serde_json::Value;
+use support::raw::{CLOSE, FIN, PING, PONG, Raw, RawServer, TEXT};
+use support::{Lines, Program, Server, signal};
+
+const LOST: &str = "client: connection lost: the server went away without a goodbye";
+const LEFT: &str = "client: left the chat";
+const TAKEN: &str = "client: left the chat: the server has taken all of the input";
+
+/// A client that has joined a real server with these flags, and its name.
+fn join(server: &mut Server, args: &[&str]) -> (Program, String) {
+    let url = server.url();
+    let mut client = Program::start("client", &[&[&*url], args].concat());
+    is_connected(&mut client);
+    (client, server.joined())
+}
+
+/// A client that has joined a server made by hand.
+fn join_raw(listener: &RawServer, args: &[&str]) -> (Program, Raw) {
+    let url = listener.url();
+    let mut client = Program::start("client", &[&[&*url], args].concat());
+    let server = listener.accept();
+    is_connected(&mut client);
+    (client, server)
+}
+
+fn is_connected(client: &mut Program) {
+    let said = client.err_line();
+    assert!(said.starts_with("client: connected to "), "{said}");
+}
+
+#[test]
+fn standard_output_is_the_chat_alone_and_each_line_comes_at_once() {
+    let mut server = Server::start();
+    let (mut ann, _) = join(&mut server, &[]);
+    let (mut bob, b) = server.join();
+    // A line is there before the next is said.
+    for text in ["one", "two", "汉字 👍", "\ttabs\tstay", "last"] {
+        bob.type_line(text);
+        assert_eq!(ann.line(), format!("{b}: {text}"));
+    }
+    ann.signal("INT");
+    assert_eq!((ann.exit(), ann.rest()), (0, vec![]));
+    assert_eq!(ann.err_rest(), [LEFT]);
+}
+
+/// A client whose reader takes three lines and goes, as in `client | head -3`.
+fn with_head_3(url: &str) -> (Program, Lines) {
+    let (reader, writer) = io::pipe().unwrap();
+    let mut command = Program::command("client");
+    let client = Program::spawn_into(command.arg(url), writer);
+    (client, Lines::first(3, reader))
+}
+
+#[test]
+fn a_reader_that_goes_ends_the_client_with_the_next_line() {
+    let mut server = Server::start();
+    let (mut ann, mut head) = with_head_3(&server.url());
+    is_connected(&mut ann);
+    let a = server.joined();
+    let (mut bob, b) = server.join();
+    for text in ["one", "two", "three"] {
+        bob.type_line(text);
+        assert_eq!(head.next(), Some(format!("{b}: {text}")));
+        assert_eq!(server.line(), format!("Received from {b}: {text}"));
+    }
+    assert_eq!(head.next(), None);
+    bob.type_line("four");
+    assert_eq!(ann.exit(), 0);
+    assert_eq!(ann.err_rest(), [LEFT]);
+    assert_eq!(server.line(), format!("Received from {b}: four"));
+    assert_eq!(server.line(), format!("Client {a} disconnected"));
+}
+
+#[test]
+fn a_reader_that_goes_is_no_reason_to_leave_without_a_goodbye() {
+    let listener = RawServer::listen();
+    let (mut ann, mut head) = with_head_3(&listener.url());
+    let mut server = listener.accept();
+    is_connected(&mut ann);
+    for text in ["one", "two", "three"] {
+        server.say(text);
+        assert_eq!(head.next().as_deref(), Some(text));
+    }
+    assert_eq!(head.next(), None);
+    server.say("four");
+    assert_eq!(server.close(), (1000, String::new()));
+    server.send_frame(FIN | CLOSE, &1000u16.to_be_bytes());
+    server.shut();
+    assert_eq!(ann.exit(), 0);
+    assert_eq!(ann.err_rest(), [LEFT]);
+}
+
+/// Nobody reads, and the server does not answer the goodbye: there is nothing left to wait for.
+#[test]
+fn a_reader_that_goes_ends_the_client_whatever_the_server_does() {
+    let listener = RawServer::listen();
+    let (mut ann, mut head) = with_head_3(&listener.url());
+    let mut server = listener.accept();
+    is_connected(&mut ann);
+    for text in ["one", "two", "three"] {
+        server.say(text);
+        assert_eq!(head.next().as_deref(), Some(text));
+    }
+    assert_eq!(head.next(), None);
+    // Each is one more than the client can write.
+    server.say("four");
+    server.say("five");
+    server.say("six");
+    assert_eq!(server.close(), (1000, String::new()));
+    // Nothing more comes from here, and the connection stays open.
+    assert_eq!(ann.exit(), 0);
+    assert_eq!(ann.err_rest(), [LEFT]);
+}
+
+/// The same through a shell and the real `head`.
+#[test]
+fn client_into_head_is_a_normal_end() {
+    let mut server = Server::start();
+    let after = "{ head -3; exec <&-; echo gone >&2; }; echo \"code ${PIPESTATUS[0]}\"";
+    let mut shell = in_a_shell(&format!("\"$CLIENT\" {} | {after}", server.url()));
+    is_connected(&mut shell);
+    let a = server.joined();
+    let (mut bob, b) = server.join();
+    for text in ["one", "two", "three"] {
+        bob.type_line(text);
+        assert_eq!(server.line(), format!("Received from {b}: {text}"));
+    }
+    assert_eq!(shell.err_line(), "gone");
+    // `head` writes what it has at its end.
+    for text in ["one", "two", "three"] {
+        assert_eq!(shell.line(), format!("{b}: {text}"));
+    }
+    bob.type_line("four");
+    assert_eq!(shell.line(), "code 0");
+    assert_eq!(shell.err_line(), LEFT);
+    assert_eq!(server.line(), format!("Received from {b}: four"));
+    assert_eq!(server.line(), format!("Client {a} disconnected"));
+}
+
+/// What a user would type, with the client's path in a variable.
+fn in_a_shell(script: &str) -> Program {
+    let client = Program::command("client");
+    let mut shell = Command::new("bash");
+    shell
+        .args(["-c", script])
+        .env("CLIENT", client.get_program());
+    Program::spawn(&mut shell)
+}
+
+#[test]
+fn without_wait_the_end_of_the_input_is_the_end() {
+    let server = Server::start();
+    let mut client = in_a_shell(&format!("exec \"$CLIENT\" {} < /dev/null", server.url()));
+    is_connected(&mut client);
+    assert_eq!(client.exit(), 0);
+    assert_eq!(
+        (client.rest(), client.err_rest()),
+        (vec![], vec![TAKEN.into()])
+    );
+}
+
+#[test]
+fn with_wait_the_client_listens_on_after_its_input() {
+    for end in ["server", "signal"] {
+        let mut server = Server::start();
+        let (mut bob, b) = server.join();
+        let (mut ann, a) = join(&mut server, &["--wait", "60"]);
+        ann.type_line("hello");
+        ann.end_input();
+        assert_eq!(bob.line(), format!("{a}: hello"));
+        for text in ["one", "two", "three"] {
+            bob.type_line(text);
+            assert_eq!(ann.line(), format!("{b}: {text}"));
+        }
+        if end == "server" {
+            server.program.signal("INT");
+            let why = "client: the server closed the chat: server shutting down (1001, going away)";
+            assert_eq!(ann.exit(), 1);
+            assert_eq!(ann.err_rest(), [why]);
+        } else {
+            ann.signal("INT");
+            assert_eq!(ann.exit(), 0);
+            assert!(ann.err_line().starts_with(LEFT));
+        }
+        assert_eq!(ann.rest(), [""; 0]);
+    }
+}
+
+#[test]
+fn with_wait_and_no_input_the_client_only_listens() {
+    let mut server = Server::start();
+    let (mut bob, b) = server.join();
+    let script = format!("exec \"$CLIENT\" {} --wait 60 < /dev/null", server.url());
+    let mut client = in_a_shell(&script);
+    is_connected(&mut client);
+    server.joined();
+    for text in ["one", "two", "three"] {
+        bob.type_line(text);
+        assert_eq!(client.line(), format!("{b}: {text}"));
+    }
+    client.signal("INT");
+    assert_eq!(client.exit(), 0);
+    assert_eq!(client.rest(), [""; 0]);
+}
+
+#[test]
+fn a_short_wait_ends_by_itself() {
+    let mut server = Server::start();
+    let (mut bob, _) = server.join();
+    let (mut ann, a) = join(&mut server, &["--wait", "0.1"]);
+    ann.type_line("hello");
+    ann.end_input();
+    assert_eq!(ann.exit(), 0);
+    assert_eq!(ann.err_rest(), [TAKEN]);
+    assert_eq!(bob.line(), format!("{a}: hello"));
+}
+
+/// One line of `--json`.
+fn object(line: &str) -> Value {
+    let object: Value = serde_json::from_str(line).expect(line);
+    let at = object["at"].as_str().expect(line);
+    assert!(at.parse::<jiff::Timestamp>().is_ok(), "{at}");
+    object
+}
+
+fn is_message(line: &str, from: &str, text: &str) {
+    let object = object(line);
+    assert_eq!(
+        (&object["from"], &object["text"]),
+        (&from.into(), &text.into())
+    );
+    assert_eq!(object.as_object().unwrap().len(), 3, "{line}");
+}
+
+#[test]
+fn json_is_one_object_for_each_line_of_the_chat() {
+    let mut server = Server::start();
+    let (mut bob, b) = server.join();
+    let (mut ann, _) = join(&mut server, &["--json"]);
+    for text in [
+        "hello",
+        "say \"hi\"",
+        "C:\\temp\\new",
+        "a\ttab",
+        "a: b: c",
+        "汉字 👍 é",
+        "* no notice",
+        "{\"at\":1}",
+    ] {
+        bob.type_line(text);
+        is_message(&ann.line(), &b, text);
+    }
+    // What steers a terminal is made visible, by the server and by the client.
+    bob.type_line("bell\x07 \x1b[31mred \u{7f}");
+    is_message(&ann.line(), &b, "bell\u{fffd} \u{fffd}[31mred \u{fffd}");
+    ann.signal("INT");
+    assert_eq!((ann.exit(), ann.rest()), (0, vec![]));
+    assert_eq!(ann.err_rest(), [LEFT]);
+}
+
+#[test]
+fn json_tells_notices_from_messages() {
+    let listener = RawServer::listen();
+    let (mut ann, mut server) = join_raw(&listener, &["--json"]);
+    for (said, notice) in [
+        ("* 3 messages missed", "3 messages missed"),
+        ("* \"quoted\" \\ \tand\x07", "\"quoted\" \\ \tand\u{fffd}"),
+        ("neither", "neither"),
+        ("* a: b", "a: b"),
+    ] {
+        server.say(said);
+        let line = ann.line();
+        let object = object(&line);
+        assert_eq!(object["notice"], notice);
+        assert_eq!(object.as_object().unwrap().len(), 2, "{line}");
+    }
+    // From a server that makes nothing safe.
+    server.say("[::1]:5: \0\x01\x1b[2J\u{9b}\u{2028}\u{202e}\"\\\t\nanother: line");
+    let text = "\u{fffd}\u{fffd}\u{fffd}[2J\u{fffd}\u{fffd}\u{fffd}\"\\\t";
+    is_message(&ann.line(), "[::1]:5", text);
+    is_message(&ann.line(), "another", "line");
+}
+
+#[test]
+fn timestamps_stand_before_each_line() {
+    let mut server = Server::start();
+    let (mut bob, b) = server.join();
+    let (mut ann, _) = join(&mut server, &["--timestamps"]);
+    bob.type_line("hello");
+    let line = ann.line();
+    let (time, rest) = line.split_at("00:00:00 ".len());
+    assert_eq!(rest, format!("{b}: hello"));
+    let form = time.replace(|char: char| char.is_ascii_digit(), "0");
+    assert_eq!(form, "00:00:00 ");
+}
+
+/// The line of this number in a large input.
+fn numbered(number: usize) -> String {
+    format!("{number} and a few words, as people write them")
+}
+
+/// Writes so many lines on a thread of its own, and gives the open pipe back.
+fn write_lines(input: ChildStdin, count: usize) -> JoinHandle<ChildStdin> {
+    thread::spawn(move || {
+        let mut lines = BufWriter::new(input);
+        for number in 0..count {
+            writeln!(lines, "{}", numbered(number)).unwrap();
+        }
+        lines.into_inner().unwrap()
+    })
+}
+
+fn large_pipe(count: usize) {
+    const KIB: usize = 40 * 1024;
+    let mut server = Server::start();
+    let (mut bob, _) = server.join();
+    let (mut ann, a) = join(&mut server, &[]);
+    let writing = write_lines(ann.input.take().unwrap(), count);
+    for number in 0..count {
+        assert_eq!(bob.line(), format!("{a}: {}", numbered(number)));
+    }
+    // The pipe is still open, so the client is still there to be measured.
+    let input = writing.join().unwrap();
+    let peak = peak_memory(&ann);
+    assert!(peak < KIB, "{peak} KiB");
+    drop(input);
+    assert_eq!(ann.exit(), 0);
+    assert_eq!(ann.err_rest(), [TAKEN]);
+}
+
+/// KiB of resident memory that the program had at most so far.
+fn peak_memory(program: &Program) -> usize {
+    let status = fs::read_to_string(format!("/proc/{}/status", program.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.and_then(|peak| peak.trim().strip_suffix(" kB"));
+    peak.expect(&status).parse().unwrap()
+}
+
+#[test]
+fn two_hundred_thousand_lines_arrive_in_order_and_little_memory() {
+    large_pipe(200_000);
+}
+
+#[test]
+#[ignore = "half a minute or more"]
+fn a_million_lines_arrive_in_order_and_little_memory() {
+    large_pipe(1_000_000);
+}
+
+/// What the client says comes as a line and a ping; returns the ping's payload.
+fn takes(server: &mut Raw, text: &str) -> Vec<u8> {
+    assert_eq!(server.frame().unwrap(), (FIN | TEXT, text.into()));
+    let (first, ping) = server.frame().unwrap();
+    assert_eq!(first, FIN | PING);
+    ping
+}
+
+#[test]
+fn lines_that_the_server_may_not_have_taken_are_named() {
+    let listener = RawServer::listen();
+    let (mut ann, mut server) = join_raw(&listener, &[]);
+    for text in ["one", "two"] {
+        ann.type_line(text);
+        let ping = takes(&mut server, text);
+        server.send_frame(FIN | PONG, &ping);
+    }
+    for text in ["three", "four: \"x\"\u{202e}"] {
+        ann.type_line(text);
+        takes(&mut server, text);
+    }
+    drop(server);
+    assert_eq!(ann.exit(), 1);
+    let expected = [
+        "client: the server may not have taken: three",
+        "client: the server may not have taken: four: \"x\"\u{fffd}",
+        LOST,
+    ];
+    assert_eq!(
+        (ann.rest(), ann.err_rest()),
+        (vec![], expected.map(String::from).to_vec())
+    );
+}
+
+/// A ping's answer confirms what came before it, also when an earlier one was not answered.
+#[test]
+fn a_pong_confirms_everything_before_its_ping() {
+    let listener = RawServer::listen();
+    let (mut ann, mut server) = join_raw(&listener, &[]);
+    let mut pings = Vec::new();
+    for text in ["one", "two", "three", "four"] {
+        ann.type_line(text);
+        pings.push(takes(&mut server, text));
+    }
+    // RFC 6455 5.5.3: only the latest ping needs an answer; here the last but one.
+    server.send_frame(FIN | PONG, &pings[2]);
+    server.send_frame(FIN | PONG, b"unasked");
+    server.say("bye");
+    drop(server);
+    assert_eq!(ann.exit(), 1);
+    assert_eq!(ann.rest(), ["bye"]);
+    let expected = ["client: the server may not have taken: four", LOST];
+    assert_eq!(ann.err_rest(), expected);
+}
+
+#[test]
+fn many_lines_in_doubt_are_counted() {
+    let listener = RawServer::listen();
+    let (mut ann, mut server) = join_raw(&listener, &[]);
+    for number in 1..=9 {
+        ann.type_line(&number.to_string());
+        takes(&mut server, &number.to_string());
+    }
+    drop(server);
+    assert_eq!(ann.exit(), 1);
+    let doubt = |what: &str| format!("client: the server may not have taken: {what}");
+    let mut expected: Vec<_> = (1..=5).map(|number| doubt(&number.to_string())).collect();
+    expected.push(doubt("4 more lines after that"));
+    expected.push(LOST.to_owned());
+    assert_eq!(ann.err_rest(), expected);
+}
+
+/// The end of the input is said goodbye to; only the server's goodbye says that it has everything.
+#[test]
+fn the_end_of_the_input_waits_for_the_servers_word() {
+    let listener = RawServer::listen();
+    for answers in [true, false] {
+        let (mut ann, mut server) = join_raw(&listener, &[]);
+        ann.type_line("hello");
+        ann.end_input();
+        takes(&mut server, "hello");
+        assert_eq!(server.close(), (1000, String::new()));
+        if answers {
+            server.send_frame(FIN | CLOSE, &1000u16.to_be_bytes());
+        }
+        drop(server);
+        assert_eq!(ann.exit(), i32::from(!answers));
+        let expected: &[_] = if answers {
+            &[TAKEN]
+        } else {
+            &[
+                "client: the server may not have taken: hello",
+                "client: the server did not confirm that it took everything",
+            ]
+        };
+        assert_eq!(ann.err_rest(), expected);
+    }
+}
+
+/// A server that does not answer the goodbye has perhaps not taken what came before it.
+#[test]
+fn lines_in_doubt_are_named_also_at_ctrl_c() {
+    let listener = RawServer::listen();
+    let (mut ann, mut server) = join_raw(&listener, &[]);
+    ann.type_line("hello");
+    takes(&mut server, "hello");
+    ann.signal("INT");
+    assert_eq!(server.close(), (1000, String::new()));
+    drop(server);
+    ann.exit();
+    let named = "client: the server may not have taken: hello";
+    assert_eq!(ann.err_line(), named);
+}
+
+/// Who asks twice does not wait for a server that does not answer.
+#[test]
+fn a_second_signal_ends_the_client_at_once() {
+    let listener = RawServer::listen();
+    let (mut ann, mut server) = join_raw(&listener, &[]);
+    signal(ann.id(), "INT");
+    assert_eq!(server.close(), (1000, String::new()));
+    signal(ann.id(), "TERM");
+    assert_eq!(ann.exit(), 0);
+    assert_eq!(ann.err_rest(), [LEFT]);
+}

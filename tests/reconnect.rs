@@ -1,0 +1,416 @@
+//! `--reconnect`: a server that goes and comes back on the same port, under a client that stays.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::io::{BufWriter, Write};
+use std::thread;
+
+use support::raw::{FIN, PING, PONG, RawServer, TEXT};
+use support::window::{self, Window};
+use support::{Port, Program, Server};
+
+const LOST: &str = "connection lost: the server went away without a goodbye";
+const SHUT: &str = "the server closed the chat: server shutting down (1001, going away)";
+const REFUSED: &str = "connection refused (is the server running?)";
+const LEFT: &str = "client: left the chat";
+
+fn start(url: &str) -> Program {
+    Program::start("client", &[url, "--reconnect"])
+}
+
+fn connected(url: &str) -> String {
+    format!("client: connected to {url} (Ctrl+C or Ctrl+D leaves)")
+}
+
+fn refused(url: &str) -> String {
+    format!("cannot connect to {url}: {REFUSED}")
+}
+
+/// One attempt that failed, told in one line: why, and when the next one is.
+#[track_caller]
+fn tries_again(line: &str, why: &str) {
+    let seconds = line
+        .strip_prefix(&format!("client: {why}; trying again in "))
+        .and_then(|rest| rest.strip_suffix(" s"))
+        .unwrap_or_else(|| panic!("{line} is not about {why}"));
+    let (whole, tenths) = seconds.split_once('.').unwrap();
+    let digits = whole.bytes().chain(tenths.bytes());
+    assert!(digits.map(char::from).all(|digit| digit.is_ascii_digit()));
+    assert_eq!(tenths.len(), 1, "{line}");
+}
+
+/// Passes over attempts that failed, up to the one that did not.
+#[track_caller]
+fn is_connected(client: &mut Program, url: &str) {
+    loop {
+        let line = client.err_line();
+        if line == connected(url) {
+            return;
+        }
+        tries_again(&line, &refused(url));
+    }
+}
+
+#[test]
+fn a_server_that_was_killed_and_comes_back_is_joined_again() {
+    let port = Port::hold();
+    let url = port.url();
+    let mut server = port.serve();
+    let mut ann = start(&url);
+    assert_eq!(ann.err_line(), connected(&url));
+    for _ in 0..2 {
+        let a = server.joined();
+        let (mut bob, b) = server.join();
+        bob.type_line("hello");
+        assert_eq!(ann.line(), format!("{b}: hello"));
+        server.program.signal("KILL");
+        server.program.exit();
+        // Once for each attempt, of which there are two at least.
+        tries_again(&ann.err_line(), LOST);
+        tries_again(&ann.err_line(), &refused(&url));
+        server = port.serve();
+        is_connected(&mut ann, &url);
+        // Its name is another one each time.
+        drop((a, b));
+    }
+    let a = server.joined();
+    let (mut bob, _) = server.join();
+    ann.type_line("back again");
+    assert_eq!(bob.line(), format!("{a}: back again"));
+    ann.signal("INT");
+    assert_eq!(ann.exit(), 0);
+    assert_eq!((ann.rest(), ann.err_rest()), (vec![], vec![LEFT.into()]));
+}
+
+#[test]
+fn a_server_that_shuts_down_and_comes_back_is_joined_again() {
+    let port = Port::hold();
+    let url = port.url();
+    let mut server = port.serve();
+    let mut ann = start(&url);
+    assert_eq!(ann.err_line(), connected(&url));
+    server.joined();
+    server.program.signal("INT");
+    assert_eq!(server.program.exit(), 0);
+    tries_again(&ann.err_line(), SHUT);
+    let mut server = port.serve();
+    is_connected(&mut ann, &url);
+    let a = server.joined();
+    ann.type_line("back again");
+    assert_eq!(server.line(), format!("Received from {a}: back again"));
+}
+
+#[test]
+fn a_client_may_be_started_before_its_server() {
+    let port = Port::hold();
+    let url = port.url();
+    let mut ann = start(&url);
+    tries_again(&ann.err_line(), &refused(&url));
+    ann.type_line("early");
+    ann.end_input();
+    let mut server = port.serve();
+    is_connected(&mut ann, &url);
+    let a = server.joined();
+    assert_eq!(server.line(), format!("Received from {a}: early"));
+    assert_eq!(ann.exit(), 0);
+    let taken = "client: left the chat: the server has taken all of the input";
+    assert_eq!(ann.err_rest(), [taken]);
+}
+
+#[test]
+fn lines_piped_while_the_server_is_down_arrive_after() {
+    let port = Port::hold();
+    let url = port.url();
+    let mut server = port.serve();
+    let mut ann = start(&url);
+    assert_eq!(ann.err_line(), connected(&url));
+    server.joined();
+    server.program.signal("KILL");
+    tries_again(&ann.err_line(), LOST);
+    // More than the client reads ahead.
+    for number in 0..1000 {
+        ann.type_line(&number.to_string());
+    }
+    let mut server = port.serve();
+    is_connected(&mut ann, &url);
+    let a = server.joined();
+    ann.type_line("and after");
+    for number in 0..1000 {
+        assert_eq!(server.line(), format!("Received from {a}: {number}"));
+    }
+    assert_eq!(server.line(), format!("Received from {a}: and after"));
+}
+
+/// The server is killed in the middle of a pipe: the lines in doubt and those that the next server
+/// takes follow on each other, and none is sent twice.
+#[test]
+fn a_kill_in_the_middle_of_a_pipe_sends_no_line_twice() {
+    in_the_middle_of_a_pipe("KILL", LOST);
+}
+
+/// A server that shuts down shows everything that it has confirmed; so all lines are either shown
+/// by one of the two, or named.
+#[test]
+fn a_shutdown_in_the_middle_of_a_pipe_loses_no_line_unnamed() {
+    in_the_middle_of_a_pipe("INT", SHUT);
+}
+
+fn in_the_middle_of_a_pipe(signal: &str, why: &str) {
+    // All of it fits into what the server's output may hold back.
+    const LINES: usize = 20_000;
+    let port = Port::hold();
+    let url = port.url();
+    let mut server = port.serve();
+    let mut ann = start(&url);
+    assert_eq!(ann.err_line(), connected(&url));
+    let a = server.joined();
+    let mut input = BufWriter::new(ann.input.take().unwrap());
+    let writing = thread::spawn(move || {
+        for number in 0..LINES {
+            writeln!(input, "{number}").unwrap();
+        }
+        input.into_inner().unwrap()
+    });
+    let mut took = 0;
+    while took < 1000 {
+        assert_eq!(server.line(), format!("Received from {a}: {took}"));
+        took += 1;
+    }
+    server.program.signal(signal);
+    for line in server.program.rest() {
+        // The last one of a server that was killed may be cut off.
+        if line == format!("Received from {a}: {took}") {
+            took += 1;
+        }
+    }
+    // The lines in doubt: five by their text, the others by their number.
+    let doubt = "client: the server may not have taken: ";
+    let (mut doubtful, mut line) = (Vec::new(), ann.err_line());
+    let mut more = 0;
+    while let Some(named) = line.strip_prefix(doubt) {
+        match named.strip_suffix(" more lines after that") {
+            Some(number) => more = number.parse().unwrap(),
+            None => doubtful.push(named.parse::<usize>().unwrap()),
+        }
+        line = ann.err_line();
+    }
+    tries_again(&line, why);
+    let mut server = port.serve();
+    is_connected(&mut ann, &url);
+    let again = server.joined();
+    // Perhaps all others were sent before; this one was not.
+    let mut input = writing.join().unwrap();
+    writeln!(input, "{LINES}").unwrap();
+    let first = server.line();
+    let first = first.strip_prefix(&format!("Received from {again}: "));
+    let first: usize = first.unwrap().parse().unwrap();
+    let least = doubtful.first().copied().unwrap_or(first);
+    let named: Vec<_> = (least..).take(doubtful.len()).collect();
+    assert_eq!(doubtful, named);
+    assert_eq!(first, least + doubtful.len() + more);
+    assert!(took <= first, "{took} are shown, {first} is sent again");
+    // What was confirmed may be lost in the memory of a server that was killed.
+    let shown = signal == "KILL" || least <= took;
+    assert!(shown, "{least} are confirmed, {took} are shown");
+    for number in first + 1..=LINES {
+        assert_eq!(server.line(), format!("Received from {again}: {number}"));
+    }
+    drop(input);
+    assert_eq!(ann.exit(), 0);
+}
+
+/// A line that was sent may have arrived; sending it again could say it twice.
+#[test]
+fn lines_in_doubt_are_named_and_not_sent_again() {
+    let listener = RawServer::listen();
+    let url = listener.url();
+    let mut ann = start(&url);
+    let mut server = listener.accept();
+    assert_eq!(ann.err_line(), connected(&url));
+    ann.type_line("one");
+    assert_eq!(server.text(), "one");
+    let (first, ping) = server.frame().unwrap();
+    assert_eq!(first, FIN | PING);
+    server.send_frame(FIN | PONG, &ping);
+    ann.type_line("two");
+    assert_eq!(server.text(), "two");
+    server.frame().unwrap(); // its ping
+    drop(server);
+    let doubt = "client: the server may not have taken: two";
+    assert_eq!(ann.err_line(), doubt);
+    tries_again(&ann.err_line(), LOST);
+    let mut server = listener.accept();
+    assert_eq!(ann.err_line(), connected(&url));
+    ann.type_line("three");
+    assert_eq!(server.frame().unwrap(), (FIN | TEXT, b"three".into()));
+    // Numbers of lines go on, so that a late pong means what it meant.
+    assert_eq!(
+        server.frame().unwrap(),
+        (FIN | PING, 3u64.to_be_bytes().into())
+    );
+}
+
+/// A client in a window, without a server.
+fn lonely(port: &Port, args: &[&str]) -> Window {
+    let url = port.url();
+    let mut window = Window::run(window::client(&[&[&*url], args].concat()), 100, 20);
+    if args.contains(&"--reconnect") {
+        window.until("trying again in ");
+        window.press("\x0c");
+    }
+    window
+}
+
+const KEPT: &str = "client: not connected: kept to be sent later";
+
+#[test]
+fn lines_typed_while_the_server_is_down_arrive_after() {
+    let port = Port::hold();
+    let mut server = port.serve();
+    let (mut window, _) = Window::join(&mut server, 100, 20, &["--reconnect"]);
+    server.program.signal("KILL");
+    window.until(&format!("{LOST}; trying again in "));
+    window.press("one\rtwo\rthree\rhalf");
+    for (text, waiting) in [("one", 1), ("two", 2), ("three", 3)] {
+        window.shows_row(&format!("> {text}"));
+        window.shows_row(&format!("{KEPT} ({waiting} waiting)"));
+    }
+    let mut server = port.serve();
+    window.until(&connected(&port.url()));
+    let a = server.joined();
+    window.press(" a line\r");
+    for text in ["one", "two", "three", "half a line"] {
+        assert_eq!(server.line(), format!("Received from {a}: {text}"));
+    }
+    window.press("\x04");
+    assert_eq!(window.exit(), 0);
+    window.until(LEFT);
+    window.modes_are_restored();
+}
+
+#[test]
+fn a_wait_is_left_at_once_when_nothing_was_kept() {
+    let port = Port::hold();
+    for keys in ["\x03", "\x04"] {
+        let mut window = lonely(&port, &["--reconnect"]);
+        window.press(keys);
+        assert_eq!(window.exit(), 0);
+        window.until(LEFT);
+        window.modes_are_restored();
+    }
+    for name in ["INT", "TERM", "HUP"] {
+        let mut window = lonely(&port, &["--reconnect"]);
+        window.press("half");
+        window.until("> half");
+        window.signal(name);
+        assert_eq!(window.exit(), 0, "{name}");
+        window.until(LEFT);
+        window.modes_are_restored();
+        // The same with pipes at both ends.
+        let mut ann = start(&port.url());
+        tries_again(&ann.err_line(), &refused(&port.url()));
+        ann.signal(name);
+        assert_eq!(ann.exit(), 0, "{name}");
+        assert_eq!(ann.err_rest().last().unwrap(), LEFT);
+    }
+}
+
+#[test]
+fn lines_that_were_kept_and_never_sent_are_named() {
+    let port = Port::hold();
+    for count in [1, 7] {
+        let mut window = lonely(&port, &["--reconnect"]);
+        for number in 0..count {
+            window.press(&format!("line {number}\r"));
+        }
+        window.shows_row(&format!("{KEPT} ({count} waiting)"));
+        window.press("\x0c\x03");
+        assert_eq!(window.exit(), 1);
+        window.until(match count {
+            1 => "client: 1 line was not sent",
+            _ => "client: 7 lines were not sent",
+        });
+        for number in 0..count.min(5) {
+            window.shows_row(&format!("client: not sent: line {number}"));
+        }
+        if count > 5 {
+            window.shows_row("client: not sent: 2 more lines after that");
+        }
+        window.modes_are_restored();
+    }
+}
+
+/// What came through a pipe and was never sent is no less lost.
+#[test]
+fn piped_lines_that_were_never_sent_are_not_lost_in_silence() {
+    let port = Port::hold();
+    let mut ann = start(&port.url());
+    tries_again(&ann.err_line(), &refused(&port.url()));
+    ann.type_line("one");
+    ann.type_line("two");
+    // It has read them ahead: the second attempt is behind the end of the input.
+    ann.end_input();
+    tries_again(&ann.err_line(), &refused(&port.url()));
+    ann.signal("INT");
+    let code = ann.exit();
+    let mut said = ann.err_rest();
+    said.retain(|line| !line.contains("trying again in"));
+    let expected = [
+        "client: not sent: one",
+        "client: not sent: two",
+        "client: 2 lines were not sent",
+    ];
+    assert_eq!((code, said), (1, expected.map(String::from).to_vec()));
+}
+
+/// A person's lines are kept up to a bound, and what is beyond it is said at once.
+#[test]
+fn the_bound_of_what_is_kept_is_said() {
+    // As many of the longest lines as limits.outbox has room for.
+    const LONGEST: usize = 16 * 1024;
+    const KEPT_LINES: usize = 64;
+    let port = Port::hold();
+    let mut window = lonely(&port, &["--reconnect"]);
+    let line = |number: usize| format!("{number:0LONGEST$}");
+    for number in 0..KEPT_LINES {
+        window.press(&format!("{}\r", line(number)));
+    }
+    window.shows_row(&format!("{KEPT} ({KEPT_LINES} waiting)"));
+    window.press("\x0c");
+    window.shows(&[">"], (0, 2));
+    window.press("one too many\r");
+    window.shows_row("client: not connected, and too much is waiting: this line is not kept");
+    // Served by hand, since so much at once may be more than a server's output holds back.
+    let mut server = RawServer::on(port.number).accept();
+    window.until(&connected(&port.url()));
+    for number in 0..KEPT_LINES {
+        let text = server.text_with_pongs();
+        assert!(text == line(number), "line {number} is another one");
+    }
+    window.press("and after\r");
+    assert_eq!(server.text_with_pongs(), "and after");
+}
+
+#[test]
+fn without_the_flag_the_first_loss_is_the_end() {
+    for (signal, why) in [("KILL", LOST), ("INT", SHUT)] {
+        let mut server = Server::start();
+        let (mut ann, _) = server.join();
+        let (mut window, _) = Window::join(&mut server, 100, 5, &[]);
+        server.program.signal(signal);
+        let why = format!("client: {why}");
+        assert_eq!(ann.exit(), 1);
+        assert_eq!((ann.rest(), ann.err_rest()), (vec![], vec![why.clone()]));
+        assert_eq!(window.exit(), 1);
+        window.is_restored(&[&why, ""]);
+    }
+    let port = Port::hold();
+    let why = format!("client: {}", refused(&port.url()));
+    let mut ann = Program::start("client", &[&port.url()]);
+    assert_eq!((ann.exit(), ann.err_rest()), (1, vec![why.clone()]));
+    let mut window = lonely(&port, &[]);
+    assert_eq!(window.exit(), 1);
+    window.is_restored(&[&why, ""]);
+}
