@@ -54,7 +54,8 @@ wait_for() { # WHAT COMMAND...: until the command succeeds
 
 # Each xterm logs what it shows, so a text can be waited for while the command in the window is
 # just the one that people type.
-expect() { wait_for "'$2' in the window $1" grep -aqiE "$2" "$tmp/$1.log"; } # WINDOW REGEX
+shows() { sed 's/\x1b\[[0-9;?]*[a-zA-Z]//g' "$tmp/$1.log" | grep -aiE "$2" >/dev/null; } # without colours
+expect() { wait_for "'$2' in the window $1" shows "$1" "$2"; } # WINDOW REGEX
 at_prompt() { [[ $(tail -c 2 "$tmp/$1.log" 2>/dev/null) == "$PS1" ]]; }      # WINDOW
 prompt() { wait_for "the prompt in the window $1" at_prompt "$1"; }          # WINDOW
 known() { ids[$1]=$(xdotool search --onlyvisible --name "^$1\$"); }          # WINDOW

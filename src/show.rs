@@ -1,12 +1,13 @@
 //! How a line of the chat looks: plain, with colours and times, or as JSON.
 
+use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use jiff::{Timestamp, Zoned};
 use serde_json::json;
 
 /// What to make of a line.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Look {
     /// A colour for each sender.
     pub colours: bool,
@@ -14,6 +15,41 @@ pub struct Look {
     pub times: bool,
     /// A JSON object for each line.
     pub json: bool,
+    /// Who has which colour.
+    pub palette: Palette,
+}
+
+/// The colours of those who spoke last: each its own, as long as there are enough.
+#[derive(Clone, Debug, Default)]
+pub struct Palette(VecDeque<(String, u8)>);
+
+impl Palette {
+    /// The twelve colours of a terminal that are neither black, white nor grey (SGR), so that
+    /// they can be read on either background.
+    const COLOURS: [u8; 12] = [31, 32, 33, 34, 35, 36, 91, 92, 93, 94, 95, 96];
+
+    /// The colour of a sender: the one it has; else, where it is free, the one its name hashes
+    /// to, so that it looks the same in other clients; else that of who was silent longest.
+    fn colour(&mut self, name: &str) -> u8 {
+        let known = self.0.iter().position(|(sender, _)| sender == name);
+        let colour = match known.and_then(|at| self.0.remove(at)) {
+            Some((_, colour)) => colour,
+            None => self
+                .free(name)
+                .or_else(|| Some(self.0.pop_front()?.1))
+                .unwrap_or_default(),
+        };
+        self.0.push_back((name.to_owned(), colour));
+        colour
+    }
+
+    fn free(&self, name: &str) -> Option<u8> {
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        let wished = usize::try_from(hasher.finish() % 12).unwrap_or(0);
+        let mut colours = Self::COLOURS.into_iter().cycle().skip(wished).take(12);
+        colours.find(|colour| self.0.iter().all(|(_, taken)| taken != colour))
+    }
 }
 
 /// What a line from the server is.
@@ -35,7 +71,7 @@ impl<'a> Line<'a> {
 impl Look {
     /// A line from the server as it is shown, without a line end. The line has been made safe.
     #[must_use]
-    pub fn line(self, line: &str) -> String {
+    pub fn line(&mut self, line: &str) -> String {
         if self.json {
             let at = format!("{:.3}", Timestamp::now());
             return match Line::of(line) {
@@ -46,7 +82,7 @@ impl Look {
         }
         match Line::of(line) {
             Line::Message { from, text } if self.colours => {
-                let colour = colour(from);
+                let colour = self.palette.colour(from);
                 format!("{}\x1b[{colour}m{from}\x1b[m: {text}", self.time())
             }
             _ => format!("{}{line}", self.time()),
@@ -55,28 +91,16 @@ impl Look {
 
     /// A line of one's own as it stays visible behind the prompt.
     #[must_use]
-    pub fn own(self, prompt: &str, line: &str) -> String {
+    pub fn own(&self, prompt: &str, line: &str) -> String {
         format!("{}{prompt}{line}", self.time())
     }
 
-    fn time(self) -> String {
+    fn time(&self) -> String {
         if self.times {
             Zoned::now().strftime("%H:%M:%S ").to_string()
         } else {
             String::new()
         }
-    }
-}
-
-/// The colour of a sender, always the same for the same name: one of the twelve that are neither
-/// black, white nor grey, so that it can be read on either background.
-fn colour(name: &str) -> u64 {
-    // Not seeded, so that a sender looks the same in every client.
-    let mut hasher = DefaultHasher::new();
-    name.hash(&mut hasher);
-    match hasher.finish() % 12 {
-        dark @ 0..6 => 31 + dark,
-        bright => 91 + bright - 6,
     }
 }
 
@@ -95,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_sender_keeps_its_colour_and_the_text_has_none() {
-        let look = Look {
+        let mut look = Look {
             colours: true,
             ..Look::default()
         };
@@ -106,12 +130,27 @@ mod tests {
     }
 
     #[test]
+    fn as_many_senders_as_colours_look_different() {
+        let mut palette = Palette::default();
+        let names: Vec<_> = (0..12).map(|n| format!("127.0.0.1:{n}")).collect();
+        let colours: Vec<_> = names.iter().map(|name| palette.colour(name)).collect();
+        let mut sorted = colours.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, Palette::COLOURS);
+        // One more takes the colour of who was silent longest; the others keep theirs.
+        assert_eq!(palette.colour(&names[0]), colours[0]);
+        assert_eq!(palette.colour("one more"), colours[1]);
+        assert_eq!(palette.colour(&names[2]), colours[2]);
+        assert_eq!(palette.0.len(), 12);
+    }
+
+    #[test]
     fn json_tells_who_and_what() {
-        let look = Look {
+        let mut look = Look {
             json: true,
             ..Look::default()
         };
-        let read =
+        let mut read =
             |line: &str| serde_json::from_str::<serde_json::Value>(&look.line(line)).unwrap();
         let message = read("[::1]:5: say \"hi\"\t\\");
         assert_eq!(message["from"], "[::1]:5");
