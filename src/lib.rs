@@ -19,10 +19,11 @@
 //! - [`show`]: how a line of the chat looks
 //! - [`close`], [`keepalive`]: how either end leaves without losing what is on its way, and how it
 //!   notices a dead link
+//! - [`stop`]: the signals that ask a program to end
 //! - [`line`](mod@line), [`limits`], [`flags`]: what a chat line is, every number, every flag
 //!
 //! Imports run one way: the binaries, then `relay`, `handshake`, `connect` and `console`, then the
-//! rest. What the server uses and what the client uses meet only in the last two entries and in
+//! rest. What the server uses and what the client uses meet only in the last three entries and in
 //! [`head`].
 
 pub mod backoff;
@@ -46,4 +47,5 @@ pub mod output;
 pub mod relay;
 pub mod room;
 pub mod show;
+pub mod stop;
 pub mod terminal;

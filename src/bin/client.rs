@@ -16,9 +16,10 @@ use chat_pair::keepalive::{Alarm, Keepalive};
 use chat_pair::limits::Limits;
 use chat_pair::outbox::Outbox;
 use chat_pair::show::Look;
+use chat_pair::stop::Stop;
 use chat_pair::{close, flags, line};
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_websockets::{CloseCode, Error, Message, WebSocketStream};
 
@@ -83,7 +84,11 @@ impl Client {
             ..Look::default()
         };
         Ok(Self {
-            stop: Stop::listen()?,
+            stop: Stop::listen(&[
+                SignalKind::interrupt(),
+                SignalKind::terminate(),
+                SignalKind::hangup(),
+            ])?,
             console: Console::open(look, &limits)?,
             flags,
             limits,
@@ -499,28 +504,4 @@ async fn next(ws: &mut WebSocketStream<Socket>, sending: bool, room: bool) -> Ev
         }
     })
     .await
-}
-
-/// SIGINT, SIGTERM and SIGHUP.
-struct Stop([Signal; 3]);
-
-impl Stop {
-    fn listen() -> io::Result<Self> {
-        let [interrupt, terminate, hangup] = [
-            SignalKind::interrupt(),
-            SignalKind::terminate(),
-            SignalKind::hangup(),
-        ]
-        .map(signal);
-        Ok(Self([interrupt?, terminate?, hangup?]))
-    }
-
-    async fn asked(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    }
 }

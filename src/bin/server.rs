@@ -12,10 +12,11 @@ use chat_pair::limits::Limits;
 use chat_pair::listener::Listener;
 use chat_pair::relay::relay;
 use chat_pair::room::Room;
+use chat_pair::stop::Stop;
 use chat_pair::{close, flags};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -60,13 +61,40 @@ struct Chat {
     origins: Vec<String>,
 }
 
+impl Chat {
+    fn open(flags: &flags::Server, mut limits: Limits, journal: Journal) -> Arc<Self> {
+        if let Err(most) = descriptors_for(&limits) {
+            let wanted = limits.connections;
+            journal.complain(format_args!(
+                "at most {most} connections at once, not {wanted}: the system gives this process \
+                 no more descriptors (see ulimit -n)"
+            ));
+            limits.connections = most;
+        }
+        // An empty variable, or a comma too many, is a list without that name.
+        let origins = flags
+            .allow_origin
+            .iter()
+            .map(|origin| origin.trim().to_owned());
+        let origins = origins.filter(|origin| !origin.is_empty()).collect();
+        let room = Room::open(&limits);
+        Arc::new(Self {
+            room,
+            journal,
+            limits,
+            origins,
+        })
+    }
+}
+
 async fn serve(flags: &flags::Server) -> Result<(), String> {
-    let mut limits = Limits {
+    let limits = Limits {
         message: flags.max_message,
+        connections: flags.max_connections,
         ..Limits::DEFAULT
     };
-    limits.connections = flags.max_connections;
-    let mut stop = Stop::listen().map_err(cannot_start)?;
+    let stop = Stop::listen(&[SignalKind::interrupt(), SignalKind::terminate()]);
+    let mut stop = stop.map_err(cannot_start)?;
     let mut listener = Listener::bind(&flags.listen, &limits).await?;
     let journal = Journal::open(&limits);
     report_panics(&journal);
@@ -75,32 +103,15 @@ async fn serve(flags: &flags::Server) -> Result<(), String> {
         listener.port().unwrap_or_default()
     ));
 
-    if let Err(most) = descriptors_for(&limits) {
-        let wanted = limits.connections;
-        journal.complain(format_args!(
-            "at most {most} connections at once, not {wanted}: the system gives this process \
-             no more descriptors (see ulimit -n)"
-        ));
-        limits.connections = most;
-    }
-    let room = Room::open(&limits);
-    tokio::spawn(room.clone().publish());
-    let (open, closing) = watch::channel(());
-    // An empty variable, or a comma too many, is a list without that name.
-    let named = flags
-        .allow_origin
-        .iter()
-        .map(|origin| origin.trim().to_owned());
-    let origins = named.filter(|origin| !origin.is_empty()).collect();
-    let chat = Arc::new(Chat {
-        room: room.clone(),
+    let chat = Chat::open(flags, limits, journal);
+    let Chat {
+        room,
         journal,
         limits,
-        origins,
-    });
-    let Chat {
-        journal, limits, ..
+        ..
     } = &*chat;
+    tokio::spawn(room.clone().publish());
+    let (open, closing) = watch::channel(());
     let mut connections = JoinSet::new();
     loop {
         // Those that are too many are let in far enough to be told so.
@@ -228,27 +239,4 @@ fn report_panics(journal: &Journal) {
             "a fault of this server, please report it: {what} ({place})"
         ));
     }));
-}
-
-/// SIGINT and SIGTERM.
-struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Stop {
-    fn listen() -> io::Result<Self> {
-        let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Self {
-            interrupt,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }

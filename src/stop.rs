@@ -1,0 +1,37 @@
+//! The signals that ask a program to end.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::Poll;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Signals that no longer end the program by themselves.
+#[derive(Debug)]
+pub struct Stop(Vec<Signal>);
+
+impl Stop {
+    /// Takes over these signals.
+    ///
+    /// # Errors
+    ///
+    /// The system does not allow it.
+    pub fn listen(kinds: &[SignalKind]) -> io::Result<Self> {
+        kinds
+            .iter()
+            .copied()
+            .map(signal)
+            .collect::<io::Result<_>>()
+            .map(Self)
+    }
+
+    /// Waits for the next of them. May be cancelled.
+    pub async fn asked(&mut self) {
+        poll_fn(|cx| {
+            let mut signals = self.0.iter_mut();
+            let came = signals.any(|signal| signal.poll_recv(cx).is_ready());
+            if came { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
