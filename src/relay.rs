@@ -100,16 +100,22 @@ where
     };
     let mut keepalive = Keepalive::new(limits.quiet);
     let mut held: Option<Hold> = None;
+    // A hold has run out: one message may pass, however far behind the reader is.
+    let mut pass = false;
     let alarm = sleep_until(keepalive.due());
     tokio::pin!(alarm);
     loop {
+        // A reader is far behind: who speaks waits for it before the next word, for a bounded
+        // time. The word itself waits in its socket.
+        if !pass && held.is_none() && stay.seat.crowded() {
+            held = Some(Hold::now(limits));
+        }
         let went_on = tokio::select! {
             // The client speaks.
             message = stay.ws.next(), if held.is_none() => {
                 keepalive.heard();
-                let said = stay.said(message).await;
-                held = stay.seat.crowded().then(|| Hold::now(limits));
-                said
+                pass = false;
+                stay.said(message).await
             }
             // The room speaks.
             batch = stay.seat.hear() => match batch {
@@ -119,9 +125,11 @@ where
                 }
                 None => Err(Ended::RoomClosed),
             },
-            // A reader is far behind: who speaks waits for it, for a bounded time.
+            // Is it still?
             () = look_again(held.as_ref()), if held.is_some() => {
-                held = held.filter(|_| stay.seat.crowded()).and_then(|hold| hold.longer(limits));
+                let crowded = stay.seat.still_crowded();
+                held = held.filter(|_| crowded).and_then(|hold| hold.longer(limits));
+                pass = crowded && held.is_none();
                 Ok(())
             }
             // Nothing came from the client for a while.
@@ -135,6 +143,12 @@ where
             return ended;
         }
     }
+}
+
+fn length(message: &Result<Message, Error>) -> usize {
+    message
+        .as_ref()
+        .map_or(0, |message| message.as_payload().len())
 }
 
 /// When a held speaker looks again, and when it goes on in any case.
@@ -177,21 +191,25 @@ impl<'a, S> Stay<'a, S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    /// Takes a message and all that are there already, and says their lines to the room.
+    /// Takes a message and those that are there already, and says their lines to the room: a
+    /// batch of them at most, so that nobody's flood keeps the others waiting.
     async fn said(&mut self, first: Option<Result<Message, Error>>) -> Result<(), Ended> {
         let mut lines = Lines::of(self.name);
         let mut next = Some(first);
+        let (mut messages, mut bytes) = (0, 0);
         while let Some(message) = next {
+            messages += 1;
+            bytes += message.as_ref().map_or(0, length);
             if let Err(ended) = self.take(message, &mut lines).await {
                 self.publish(&lines)?;
                 return Err(ended);
             }
-            let full = lines.frames.len() >= self.limits.batch;
-            next = if full {
-                None
-            } else {
-                self.ws.next().now_or_never()
-            };
+            if messages >= self.limits.messages || bytes >= self.limits.batch {
+                self.publish(&lines)?;
+                tokio::task::yield_now().await;
+                return Ok(());
+            }
+            next = self.ws.next().now_or_never();
         }
         self.publish(&lines)
     }

@@ -2,6 +2,7 @@
 //! lines lets a reader who fell behind be told the true number it missed.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -19,6 +20,8 @@ use crate::limits::Limits;
 pub struct Room {
     now: Mutex<Now>,
     said: Notify,
+    /// As [`Seat::crowded`] last said; read by everyone before each word.
+    crowded: AtomicBool,
     ring: usize,
     batch: usize,
     gather: usize,
@@ -55,6 +58,7 @@ impl Room {
         Arc::new(Self {
             now: Mutex::new(now),
             said: Notify::new(),
+            crowded: AtomicBool::new(false),
             ring: limits.ring,
             batch: limits.batch,
             gather: limits.gather,
@@ -71,7 +75,7 @@ impl Room {
             if now.batches.is_none() {
                 return;
             }
-            now.publish();
+            self.send(&mut now);
         }
     }
 
@@ -79,7 +83,7 @@ impl Room {
     #[must_use]
     pub fn enter(self: &Arc<Self>) -> Option<Seat> {
         let mut now = self.now();
-        now.publish(); // what was said before is not for the newcomer
+        self.send(&mut now); // what was said before is not for the newcomer
         let batches = now.batches.as_ref()?.subscribe();
         now.seats += 1;
         let (id, heard) = (now.seats, now.lines);
@@ -96,26 +100,34 @@ impl Room {
     /// Closes the room: everyone still hears what was said, then the end.
     pub fn close(&self) {
         let mut now = self.now();
-        now.publish();
+        self.send(&mut now);
         now.batches = None;
         self.said.notify_one();
+    }
+
+    /// Sends what was said as one batch.
+    fn send(&self, now: &mut Now) {
+        if let Some(batches) = &now.batches
+            && !now.next.is_empty()
+        {
+            let batch = std::mem::take(&mut now.next).freeze(now.lines);
+            // An error means that nobody is there to hear it.
+            let _ = batches.send(Arc::new(batch));
+            self.measure(now);
+        }
+    }
+
+    /// Whether the slowest reader is more than half the ring behind.
+    fn measure(&self, now: &Now) -> bool {
+        let behind = now.batches.as_ref().map_or(0, broadcast::Sender::len);
+        let crowded = behind > self.ring / 2;
+        self.crowded.store(crowded, Ordering::Relaxed);
+        crowded
     }
 
     fn now(&self) -> MutexGuard<'_, Now> {
         // A panic elsewhere has left the counts whole.
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Now {
-    fn publish(&mut self) {
-        if let Some(batches) = &self.batches
-            && !self.next.is_empty()
-        {
-            let batch = std::mem::take(&mut self.next).freeze(self.lines);
-            // An error means that nobody is there to hear it.
-            let _ = batches.send(Arc::new(batch));
-        }
     }
 }
 
@@ -143,7 +155,7 @@ impl Seat {
             return Err(Closed);
         }
         if now.next.len() + lines.frames.len() > self.room.batch {
-            now.publish();
+            self.room.send(&mut now);
         }
         if now.next.is_empty() {
             self.room.said.notify_one();
@@ -154,14 +166,17 @@ impl Seat {
         Ok(())
     }
 
-    /// Whether the slowest reader is more than half the ring behind, so that who speaks should
-    /// wait a moment.
+    /// Whether the slowest reader was more than half the ring behind at the last batch, so that
+    /// who speaks should wait a moment. Costs next to nothing.
     #[must_use]
     pub fn crowded(&self) -> bool {
-        let now = self.room.now();
-        now.batches
-            .as_ref()
-            .is_some_and(|batches| batches.len() > self.room.ring / 2)
+        self.room.crowded.load(Ordering::Relaxed)
+    }
+
+    /// The same as of now.
+    #[must_use]
+    pub fn still_crowded(&self) -> bool {
+        self.room.measure(&self.room.now())
     }
 
     /// Waits for something to be said; `None` when the room is closed and all of it was heard.

@@ -433,6 +433,8 @@ impl<'a> Talk<'a> {
         }
         // A terminal that is gone says so at the next key.
         let _ = self.client.console.flush();
+        // However fast the server is, signals and keys come through.
+        tokio::task::yield_now().await;
         GO_ON
     }
 
