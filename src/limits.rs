@@ -58,8 +58,9 @@ pub struct Limits {
     /// Bytes after which a batch is full: big enough that its overhead vanishes, small enough
     /// that a flood does not delay the line after it.
     pub batch: usize,
-    /// Messages after which a connection lets the others go on: those without a line cost time
-    /// too.
+    /// Bytes after which a connection lets the others go on …
+    pub turn: usize,
+    /// … and messages, since those without a line cost time too.
     pub messages: usize,
     /// Bytes after which a receiver writes instead of taking one more batch that is ready.
     pub gather: usize,
@@ -124,8 +125,9 @@ impl Limits {
         drain: Duration::from_millis(4500),
         ring: 1024,
         batch: 16 * 1024,
-        messages: 256,
-        gather: 64 * 1024,
+        turn: 64 * 1024,
+        messages: 1024,
+        gather: 128 * 1024,
         pause: Duration::from_millis(5),
         hold: Duration::from_millis(250),
         journal: 4 * 1024 * 1024,

@@ -191,8 +191,8 @@ impl<'a, S> Stay<'a, S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    /// Takes a message and those that are there already, and says their lines to the room: a
-    /// batch of them at most, so that nobody's flood keeps the others waiting.
+    /// Takes a message and those that are there already, and says their lines to the room: some
+    /// batches of them at most, so that nobody's flood keeps the others waiting.
     async fn said(&mut self, first: Option<Result<Message, Error>>) -> Result<(), Ended> {
         let mut lines = Lines::of(self.name);
         let mut next = Some(first);
@@ -204,7 +204,7 @@ where
                 self.publish(&lines)?;
                 return Err(ended);
             }
-            if messages >= self.limits.messages || bytes >= self.limits.batch {
+            if messages >= self.limits.messages || bytes >= self.limits.turn {
                 self.publish(&lines)?;
                 tokio::task::yield_now().await;
                 return Ok(());

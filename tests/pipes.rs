@@ -353,7 +353,7 @@ fn two_hundred_thousand_lines_arrive_in_order_and_little_memory() {
 }
 
 #[test]
-#[ignore = "half a minute or more"]
+#[ignore = "many seconds where there is no release build"]
 fn a_million_lines_arrive_in_order_and_little_memory() {
     large_pipe(1_000_000);
 }
@@ -470,6 +470,18 @@ fn lines_in_doubt_are_named_also_at_ctrl_c() {
     ann.exit();
     let named = "client: the server may not have taken: hello";
     assert_eq!(ann.err_line(), named);
+}
+
+/// A link that died without a word: the server is there and answers nothing, not even a ping.
+#[test]
+#[ignore = "40 seconds: twice limits.quiet"]
+fn a_server_that_answers_nothing_is_noticed() {
+    let listener = RawServer::listen();
+    let (mut ann, server) = join_raw(&listener, &[]);
+    let lost = "client: connection lost: the server does not answer";
+    assert_eq!(ann.err_line(), lost);
+    assert_eq!(ann.exit(), 1);
+    drop(server);
 }
 
 /// Who asks twice does not wait for a server that does not answer.

@@ -281,3 +281,28 @@ fn a_client_notices_at_once_that_the_server_was_killed() {
     assert_eq!(client.err_line(), why);
     assert_eq!(client.exit(), 1);
 }
+
+#[test]
+fn more_threads_keep_the_order_too() {
+    let mut server = Server::with(&["--threads", "3"]);
+    let (mut ann, a) = server.join();
+    let (mut bob, b) = server.join();
+    for n in 0..100 {
+        ann.type_line(&n.to_string());
+        bob.type_line(&n.to_string());
+    }
+    for n in 0..100 {
+        assert_eq!(bob.line(), format!("{a}: {n}"));
+        assert_eq!(ann.line(), format!("{b}: {n}"));
+    }
+}
+
+#[test]
+fn a_number_out_of_bounds_is_named() {
+    let why = "it is a number from 1 to 256 (see server --help)";
+    let line = format!("invalid value '0' for '--threads <N>': {why}");
+    fails("server", &["--threads", "0"], 2, &line);
+    let why = "it is a number of seconds (see client --help)";
+    let line = format!("invalid value 'soon' for '--wait <SECONDS>': {why}");
+    fails("client", &["--wait", "soon"], 2, &line);
+}

@@ -303,7 +303,10 @@ impl<'a> Talk<'a> {
                 typing = self.client.console.next(reading) => { self.typed(typing); GO_ON }
                 // A frame arrived, or what was said is sent.
                 event = next(&mut self.ws, self.sending, room) => {
-                    keepalive.heard();
+                    // What we sent ourselves, a ping for instance, is no sign of life.
+                    if matches!(event, Event::Received(_)) {
+                        keepalive.heard();
+                    }
                     self.connection(event).await
                 }
                 // Nobody has heard from the server for a while.

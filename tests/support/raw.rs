@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use socket2::{Domain, SockRef, Socket, Type};
@@ -251,7 +251,10 @@ impl Raw {
 
     /// The code and the reason of the Close that comes next but for texts, pings and pongs.
     pub fn close(&mut self) -> (u16, String) {
+        let deadline = Instant::now() + PATIENCE;
         loop {
+            // Pings would keep us here for ever.
+            assert!(Instant::now() < deadline, "no Close within {PATIENCE:?}");
             let (first, payload) = self.frame().expect("a Close");
             if first == FIN | CLOSE {
                 let code = u16::from_be_bytes([payload[0], payload[1]]);
