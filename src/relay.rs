@@ -222,7 +222,10 @@ where
     ) -> Result<(), Ended> {
         let message = message.ok_or(Ended::Lost)?.map_err(Ended::by)?;
         if message.is_ping() {
-            // The library has queued a pong. Unless each is written before the next ping is
+            // A pong says that everything before the ping was taken: so it is said first.
+            self.publish(lines)?;
+            *lines = Lines::of(self.name);
+            // The library has queued the pong. Unless each is written before the next ping is
             // read, a peer that never reads makes that queue grow without end.
             return self.flush().await;
         }

@@ -5,13 +5,14 @@
 mod support;
 
 use std::fs;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, PipeWriter, Write};
 use std::process::{ChildStdin, Command};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use serde_json::Value;
 use support::raw::{CLOSE, FIN, PING, PONG, Raw, RawServer, TEXT};
-use support::{Lines, Program, Server, signal};
+use support::{Lines, PATIENCE, Program, Server, signal};
 
 const LOST: &str = "client: connection lost: the server went away without a goodbye";
 const LEFT: &str = "client: left the chat";
@@ -54,27 +55,48 @@ fn standard_output_is_the_chat_alone_and_each_line_comes_at_once() {
     assert_eq!(ann.err_rest(), [LEFT]);
 }
 
-/// A client whose reader takes three lines and goes, as in `client | head -3`.
-fn with_head_3(url: &str) -> (Program, Lines) {
-    let (reader, writer) = io::pipe().unwrap();
-    let mut command = Program::command("client");
-    let client = Program::spawn_into(command.arg(url), writer);
-    (client, Lines::first(3, reader))
+/// A reader that takes three lines and goes, as in `client | head -3`.
+struct Head {
+    lines: Lines,
+    /// The pipe's other end, like the client's.
+    probe: PipeWriter,
+}
+
+impl Head {
+    fn open(url: &str) -> (Program, Self) {
+        let (reader, writer) = io::pipe().unwrap();
+        let probe = writer.try_clone().unwrap();
+        let mut command = Program::command("client");
+        let client = Program::spawn_into(command.arg(url), writer);
+        let lines = Lines::first(3, reader);
+        (client, Self { lines, probe })
+    }
+
+    /// Waits until it is gone and nobody has its end of the pipe. A program that another test is just starting may
+    /// have a copy for a moment longer than we have.
+    fn goes(mut self) {
+        assert_eq!(self.lines.next(), None);
+        let deadline = Instant::now() + PATIENCE;
+        while self.probe.write(b"\n").is_ok() {
+            assert!(Instant::now() < deadline, "somebody holds the pipe");
+            thread::yield_now();
+        }
+    }
 }
 
 #[test]
 fn a_reader_that_goes_ends_the_client_with_the_next_line() {
     let mut server = Server::start();
-    let (mut ann, mut head) = with_head_3(&server.url());
+    let (mut ann, mut head) = Head::open(&server.url());
     is_connected(&mut ann);
     let a = server.joined();
     let (mut bob, b) = server.join();
     for text in ["one", "two", "three"] {
         bob.type_line(text);
-        assert_eq!(head.next(), Some(format!("{b}: {text}")));
+        assert_eq!(head.lines.next(), Some(format!("{b}: {text}")));
         assert_eq!(server.line(), format!("Received from {b}: {text}"));
     }
-    assert_eq!(head.next(), None);
+    head.goes();
     bob.type_line("four");
     assert_eq!(ann.exit(), 0);
     assert_eq!(ann.err_rest(), [LEFT]);
@@ -85,14 +107,14 @@ fn a_reader_that_goes_ends_the_client_with_the_next_line() {
 #[test]
 fn a_reader_that_goes_is_no_reason_to_leave_without_a_goodbye() {
     let listener = RawServer::listen();
-    let (mut ann, mut head) = with_head_3(&listener.url());
+    let (mut ann, mut head) = Head::open(&listener.url());
     let mut server = listener.accept();
     is_connected(&mut ann);
     for text in ["one", "two", "three"] {
         server.say(text);
-        assert_eq!(head.next().as_deref(), Some(text));
+        assert_eq!(head.lines.next().as_deref(), Some(text));
     }
-    assert_eq!(head.next(), None);
+    head.goes();
     server.say("four");
     assert_eq!(server.close(), (1000, String::new()));
     server.send_frame(FIN | CLOSE, &1000u16.to_be_bytes());
@@ -105,14 +127,14 @@ fn a_reader_that_goes_is_no_reason_to_leave_without_a_goodbye() {
 #[test]
 fn a_reader_that_goes_ends_the_client_whatever_the_server_does() {
     let listener = RawServer::listen();
-    let (mut ann, mut head) = with_head_3(&listener.url());
+    let (mut ann, mut head) = Head::open(&listener.url());
     let mut server = listener.accept();
     is_connected(&mut ann);
     for text in ["one", "two", "three"] {
         server.say(text);
-        assert_eq!(head.next().as_deref(), Some(text));
+        assert_eq!(head.lines.next().as_deref(), Some(text));
     }
-    assert_eq!(head.next(), None);
+    head.goes();
     // Each is one more than the client can write.
     server.say("four");
     server.say("five");

@@ -13,7 +13,6 @@ use std::iter;
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -65,9 +64,7 @@ impl Program {
     /// With outputs of the test's own; `out` and `err` read those that are piped.
     pub fn spawn_on(command: &mut Command, out: Stdio, err: Stdio) -> Self {
         command.stdin(Stdio::piped()).stdout(out).stderr(err);
-        let starting = one_at_a_time();
         let mut child = command.spawn().unwrap();
-        drop(starting);
         let input = child.stdin.take();
         let out = child.stdout.take().map_or_else(Lines::none, Lines::of);
         let err = child.stderr.take().map_or_else(Lines::none, Lines::of);
@@ -151,15 +148,7 @@ pub fn signal(id: u32, name: &str) {
 pub fn try_signal(id: u32, name: &str) -> bool {
     let mut kill = Command::new("kill");
     kill.args([&format!("-{name}"), &id.to_string()]);
-    let _starting = one_at_a_time();
     kill.stderr(Stdio::null()).status().unwrap().success()
-}
-
-/// Held while a program is started, which has a copy of everything that is open here until it
-/// runs, and while something is closed that nobody else may have open.
-fn one_at_a_time() -> MutexGuard<'static, ()> {
-    static STARTING: Mutex<()> = Mutex::new(());
-    STARTING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A port that nobody else is given while this lives. Nothing listens on it until a server does.
@@ -294,15 +283,12 @@ impl Lines {
     pub fn first(count: usize, end: impl Read + Send + 'static) -> Self {
         let (sender, coming) = channel();
         thread::spawn(move || {
-            let mut lines = BufReader::new(end).lines();
-            for line in lines.by_ref().take(count) {
+            for line in BufReader::new(end).lines().take(count) {
                 let Ok(line) = line else { return };
                 if sender.send(line).is_err() {
                     return;
                 }
             }
-            let _closing = one_at_a_time();
-            drop(lines);
         });
         Self {
             coming,
