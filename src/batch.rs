@@ -33,14 +33,8 @@ struct Part {
 impl Batch {
     /// Bytes of all its frames.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.frames.len()
-    }
-
-    /// Whether it has no frames.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
     }
 
     /// Adds the frames of everyone but `seat` to `frames`, uncopied and in as few pieces as can
@@ -52,7 +46,7 @@ impl Batch {
             .iter()
             .filter(|part| part.seat == seat)
             .map(|part| &part.bytes);
-        for end_of_others in own.chain([&(self.len()..0)]) {
+        for end_of_others in own.chain([&(self.bytes()..0)]) {
             if start < end_of_others.start {
                 frames.push(self.frames.slice(start..end_of_others.start));
             }

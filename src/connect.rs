@@ -13,6 +13,7 @@ use tokio_websockets::{ClientBuilder, Limits as WsLimits, WebSocketStream};
 
 use crate::head::{self, Fields, Head, NoHead, Socket};
 use crate::limits::Limits;
+use crate::words;
 
 /// A `ws://` URL, checked.
 #[derive(Clone, Debug)]
@@ -84,7 +85,7 @@ impl fmt::Display for Failed {
             Self::Tcp(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 write!(f, "connection refused (is the server running?)")
             }
-            Self::Tcp(error) => f.write_str(&plain(error)),
+            Self::Tcp(error) => f.write_str(&words::plain(error)),
             Self::Late(limit) => write!(f, "no answer within {limit:?}"),
             Self::NotHttp => write!(f, "what listens there is not a WebSocket server"),
             Self::Status(status, said) if said.is_empty() || *status < 400 => {
@@ -98,18 +99,6 @@ impl fmt::Display for Failed {
             Self::HungUp => write!(f, "it hung up during the handshake"),
         }
     }
-}
-
-/// An error of the system without its number: "connection refused".
-#[must_use]
-pub fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    let words = text.split(" (os error").next().unwrap_or_default();
-    let mut letters = words.chars();
-    letters
-        .next()
-        .map(|first| first.to_lowercase().chain(letters).collect())
-        .unwrap_or_default()
 }
 
 /// Connects: name, TCP (each address in turn), handshake, all within one deadline.

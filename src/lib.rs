@@ -20,7 +20,8 @@
 //! - [`close`], [`keepalive`]: how either end leaves without losing what is on its way, and how it
 //!   notices a dead link
 //! - [`stop`]: the signals that ask a program to end
-//! - [`line`](mod@line), [`limits`], [`flags`]: what a chat line is, every number, every flag
+//! - [`line`](mod@line), [`words`], [`limits`], [`flags`]: what a chat line is, what an error is
+//!   called, every number, every flag
 //!
 //! Imports run one way: the binaries, then `relay`, `handshake`, `connect` and `console`, then the
 //! rest. What the server uses and what the client uses meet only in the last three entries and in
@@ -49,3 +50,4 @@ pub mod room;
 pub mod show;
 pub mod stop;
 pub mod terminal;
+pub mod words;

@@ -197,21 +197,24 @@ where
         let mut lines = Lines::of(self.name);
         let mut next = Some(first);
         let (mut messages, mut bytes) = (0, 0);
+        let (mut taken, mut enough) = (Ok(()), false);
         while let Some(message) = next {
             messages += 1;
             bytes += message.as_ref().map_or(0, length);
-            if let Err(ended) = self.take(message, &mut lines).await {
-                self.publish(&lines)?;
-                return Err(ended);
-            }
-            if messages >= self.limits.messages || bytes >= self.limits.turn {
-                self.publish(&lines)?;
-                tokio::task::yield_now().await;
-                return Ok(());
-            }
-            next = self.ws.next().now_or_never();
+            taken = self.take(message, &mut lines).await;
+            enough = messages >= self.limits.messages || bytes >= self.limits.turn;
+            let stop = enough || taken.is_err();
+            next = if stop {
+                None
+            } else {
+                self.ws.next().now_or_never()
+            };
         }
-        self.publish(&lines)
+        self.publish(&mut lines)?;
+        if enough {
+            tokio::task::yield_now().await;
+        }
+        taken
     }
 
     /// Adds one message to `lines`, and says those whenever they are enough for a batch.
@@ -224,7 +227,6 @@ where
         if message.is_ping() {
             // A pong says that everything before the ping was taken: so it is said first.
             self.publish(lines)?;
-            *lines = Lines::of(self.name);
             // The library has queued the pong. Unless each is written before the next ping is
             // read, a peer that never reads makes that queue grow without end.
             return self.flush().await;
@@ -244,7 +246,6 @@ where
                 // One message of many short lines grows by a name each: it becomes several.
                 if lines.frames.len() >= self.limits.batch {
                     self.publish(lines)?;
-                    *lines = Lines::of(self.name);
                 }
                 lines.push(line);
             }
@@ -252,12 +253,14 @@ where
         Ok(())
     }
 
-    fn publish(&mut self, lines: &Lines<'_>) -> Result<(), Ended> {
+    /// Says the lines, and leaves none.
+    fn publish(&mut self, lines: &mut Lines<'a>) -> Result<(), Ended> {
+        let lines = std::mem::replace(lines, Lines::of(self.name));
         if lines.count == 0 {
             return Ok(());
         }
         self.journal.say_all(&lines.journal, lines.count);
-        self.seat.say(lines).map_err(|Closed| Ended::RoomClosed)
+        self.seat.say(&lines).map_err(|Closed| Ended::RoomClosed)
     }
 
     /// Writes frames, all in one call if the system takes them; a write that makes no progress

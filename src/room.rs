@@ -201,7 +201,7 @@ impl Seat {
                 frames.push(batch::missed(missed));
             }
             batch.frames_but_of(self.id, &mut frames);
-            bytes += batch.len();
+            bytes += batch.bytes();
             next = if bytes < self.room.gather {
                 self.ready()
             } else {

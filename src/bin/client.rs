@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use chat_pair::backoff::Backoff;
-use chat_pair::connect::{connect, plain};
+use chat_pair::connect::connect;
 use chat_pair::console::{Console, Event as Typing};
 use chat_pair::head::Socket;
 use chat_pair::input::Typed;
@@ -17,6 +17,7 @@ use chat_pair::limits::Limits;
 use chat_pair::outbox::Outbox;
 use chat_pair::show::Look;
 use chat_pair::stop::Stop;
+use chat_pair::words::plain;
 use chat_pair::{close, flags, line};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::signal::unix::SignalKind;

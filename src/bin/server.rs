@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chat_pair::connect::plain;
 use chat_pair::handshake::{self, Refusal, Rules};
 use chat_pair::journal::Journal;
 use chat_pair::limits::Limits;
@@ -13,6 +12,7 @@ use chat_pair::listener::Listener;
 use chat_pair::relay::relay;
 use chat_pair::room::Room;
 use chat_pair::stop::Stop;
+use chat_pair::words::plain;
 use chat_pair::{close, flags};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
