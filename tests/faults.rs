@@ -6,7 +6,7 @@
 
 mod support;
 
-use chat_pair::limits::Limits;
+use chat_pair::server::limits::Limits;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

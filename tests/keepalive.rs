@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use chat_pair::journal::Journal;
-use chat_pair::limits::Limits;
-use chat_pair::relay::{Ended, relay};
-use chat_pair::room::Room;
+use chat_pair::server::connection::{Ended, relay};
+use chat_pair::server::limits::Limits;
+use chat_pair::server::log::Journal;
+use chat_pair::server::room::Room;
 use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
@@ -61,7 +61,7 @@ async fn who_takes_nothing_for_5_seconds_is_stuck() {
     let (mut seat, mut other) = (room.enter().unwrap(), room.enter().unwrap());
     let journal = Journal::open(&limits);
     let begun = Instant::now();
-    let mut lines = chat_pair::batch::Lines::of("other");
+    let mut lines = chat_pair::server::batch::Lines::of("other");
     lines.push("more than the pipe holds");
     other.say(&lines).unwrap();
     let mut ws = ServerBuilder::new().serve(near);
@@ -77,7 +77,7 @@ async fn a_reader_that_takes_a_little_now_and_then_is_not_stuck() {
     let room = Room::open(&limits);
     tokio::spawn(room.clone().publish());
     let (mut seat, mut other) = (room.enter().unwrap(), room.enter().unwrap());
-    let mut lines = chat_pair::batch::Lines::of("other");
+    let mut lines = chat_pair::server::batch::Lines::of("other");
     lines.push("more than the pipe holds");
     let all = lines.frames.len();
     other.say(&lines).unwrap();

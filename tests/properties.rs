@@ -7,9 +7,9 @@ mod support;
 
 use std::borrow::Cow;
 
-use chat_pair::batch::Lines;
-use chat_pair::handshake::{Refusal, judge};
-use chat_pair::line::{clean, lines, text};
+use chat_pair::protocol::line::{clean, lines, text};
+use chat_pair::server::batch::Lines;
+use chat_pair::server::handshake::{Refusal, judge};
 use futures_util::{FutureExt, StreamExt};
 use proptest::collection::vec;
 use proptest::prelude::*;

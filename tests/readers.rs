@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use chat_pair::batch::Lines;
-use chat_pair::journal::Journal;
-use chat_pair::limits::Limits;
-use chat_pair::relay::{Ended, relay};
-use chat_pair::room::{Room, Seat};
+use chat_pair::server::batch::Lines;
+use chat_pair::server::connection::{Ended, relay};
+use chat_pair::server::limits::Limits;
+use chat_pair::server::log::Journal;
+use chat_pair::server::room::{Room, Seat};
 use futures_util::{SinkExt, StreamExt};
 use support::raw::{Ear, Raw, missed};
 use support::{PATIENCE, Program, Server, resident};

@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use chat_pair::batch::Lines;
-use chat_pair::limits::Limits;
-use chat_pair::room::{Room, Seat};
+use chat_pair::server::batch::Lines;
+use chat_pair::server::limits::Limits;
+use chat_pair::server::room::{Room, Seat};
 use futures_util::FutureExt;
 
 fn small() -> Limits {

@@ -670,7 +670,7 @@ fn a_panic_restores_the_terminal_before_its_message() {
 }
 
 fn panic_in_a_terminal() {
-    use chat_pair::terminal::Terminal;
+    use chat_pair::client::terminal::screen::Terminal;
     use tokio::signal::unix::{SignalKind, signal};
 
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -7,25 +7,26 @@ use std::process::ExitCode;
 use std::task::Poll;
 use std::time::Duration;
 
-use chat_pair::backoff::Backoff;
-use chat_pair::connect::connect;
-use chat_pair::console::{Console, Event as Typing};
-use chat_pair::head::Socket;
-use chat_pair::input::Typed;
-use chat_pair::keepalive::{Alarm, Keepalive};
-use chat_pair::limits::Limits;
-use chat_pair::outbox::Outbox;
-use chat_pair::show::Look;
-use chat_pair::stop::Stop;
-use chat_pair::words::plain;
-use chat_pair::{close, flags, line};
+use chat_pair::client::backoff::Backoff;
+use chat_pair::client::connect::connect;
+use chat_pair::client::console::{Console, Event as Typing};
+use chat_pair::client::flags::Client as Flags;
+use chat_pair::client::format::Look;
+use chat_pair::client::input::Typed;
+use chat_pair::client::limits::Limits;
+use chat_pair::client::outbox::Outbox;
+use chat_pair::flags;
+use chat_pair::os::{Stop, plain};
+use chat_pair::protocol::head::Socket;
+use chat_pair::protocol::keepalive::{Alarm, Keepalive};
+use chat_pair::protocol::{close, line};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::signal::unix::SignalKind;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_websockets::{CloseCode, Error, Message, WebSocketStream};
 
 fn main() -> ExitCode {
-    let ended = match flags::parse::<flags::Client>("client") {
+    let ended = match flags::parse::<Flags>("client") {
         Ok(flags) => run(flags),
         Err(exit) => return exit,
     };
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn run(flags: flags::Client) -> Result<(), String> {
+fn run(flags: Flags) -> Result<(), String> {
     let cannot = |error: io::Error| format!("cannot start: {}", plain(&error));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -54,7 +55,7 @@ fn run(flags: flags::Client) -> Result<(), String> {
 
 /// The client, whether it is connected or not.
 struct Client {
-    flags: flags::Client,
+    flags: Flags,
     limits: Limits,
     console: Console,
     stop: Stop,
@@ -74,7 +75,7 @@ enum Left {
 }
 
 impl Client {
-    fn open(flags: flags::Client) -> io::Result<Self> {
+    fn open(flags: Flags) -> io::Result<Self> {
         let limits = Limits {
             message: flags.max_message,
             ..Limits::DEFAULT

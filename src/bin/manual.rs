@@ -9,7 +9,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use chat_pair::flags;
+use chat_pair::flags::parse;
+use chat_pair::{client, server};
 use clap::{Command, CommandFactory, Parser};
 use clap_complete::Shell;
 
@@ -21,11 +22,14 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let folder = match flags::parse::<Flags>("manual") {
+    let folder = match parse::<Flags>("manual") {
         Ok(flags) => flags.folder,
         Err(exit) => return exit,
     };
-    let programs = [flags::Server::command(), flags::Client::command()];
+    let programs = [
+        server::flags::Server::command(),
+        client::flags::Client::command(),
+    ];
     let written = std::fs::create_dir_all(&folder).and_then(|()| {
         programs
             .into_iter()

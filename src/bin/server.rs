@@ -5,15 +5,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chat_pair::handshake::{self, Refusal, Rules};
-use chat_pair::journal::Journal;
-use chat_pair::limits::Limits;
-use chat_pair::listener::Listener;
-use chat_pair::relay::relay;
-use chat_pair::room::Room;
-use chat_pair::stop::Stop;
-use chat_pair::words::plain;
-use chat_pair::{close, flags};
+use chat_pair::flags;
+use chat_pair::os::{Stop, plain};
+use chat_pair::protocol::close;
+use chat_pair::server::connection::relay;
+use chat_pair::server::flags::Server as Flags;
+use chat_pair::server::handshake::{self, Refusal, Rules};
+use chat_pair::server::limits::Limits;
+use chat_pair::server::listener::Listener;
+use chat_pair::server::log::Journal;
+use chat_pair::server::room::Room;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::signal::unix::SignalKind;
@@ -22,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 fn main() -> ExitCode {
-    let ended = match flags::parse::<flags::Server>("server") {
+    let ended = match flags::parse::<Flags>("server") {
         Ok(flags) => run(&flags),
         Err(exit) => return exit,
     };
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
 
 const EVERYTHING: u32 = 1024;
 
-fn run(flags: &flags::Server) -> Result<(), String> {
+fn run(flags: &Flags) -> Result<(), String> {
     let mut runtime = match flags.threads {
         1 => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),
@@ -62,7 +63,7 @@ struct Chat {
 }
 
 impl Chat {
-    fn open(flags: &flags::Server, mut limits: Limits, journal: Journal) -> Arc<Self> {
+    fn open(flags: &Flags, mut limits: Limits, journal: Journal) -> Arc<Self> {
         if let Err(most) = descriptors_for(&limits) {
             let wanted = limits.connections;
             journal.complain(format_args!(
@@ -87,7 +88,7 @@ impl Chat {
     }
 }
 
-async fn serve(flags: &flags::Server) -> Result<(), String> {
+async fn serve(flags: &Flags) -> Result<(), String> {
     let limits = Limits {
         message: flags.max_message,
         connections: flags.max_connections,

@@ -11,13 +11,13 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_websockets::{CloseCode, Error, Message, WebSocketStream};
 
-use crate::batch::Lines;
-use crate::close;
-use crate::journal::Journal;
-use crate::keepalive::{Alarm, Keepalive};
-use crate::limits::Limits;
-use crate::line;
-use crate::room::{Closed, Seat};
+use crate::protocol::close;
+use crate::protocol::keepalive::{Alarm, Keepalive};
+use crate::protocol::line;
+use crate::server::batch::Lines;
+use crate::server::limits::Limits;
+use crate::server::log::Journal;
+use crate::server::room::{Closed, Seat};
 
 /// Why a stay ended.
 #[derive(Debug)]

@@ -4,12 +4,12 @@ use std::io::{self, IsTerminal, Write};
 
 use tokio::sync::mpsc::Receiver;
 
-use crate::input::{self, Typed};
-use crate::limits::Limits;
-use crate::line;
-use crate::output::{Output, ReaderGone};
-use crate::show::Look;
-use crate::terminal::{self, Terminal};
+use crate::client::format::Look;
+use crate::client::input::{self, Typed};
+use crate::client::limits::Limits;
+use crate::client::output::{Output, ReaderGone};
+use crate::client::terminal::screen::{self, Terminal};
+use crate::protocol::line;
 
 const PROMPT: &str = "> ";
 
@@ -145,10 +145,10 @@ impl Console {
         match &mut self.ends {
             Ends::Terminal(terminal) if reading => loop {
                 match terminal.next().await {
-                    Ok(terminal::Typed::Line(line)) if line.is_empty() => {}
-                    Ok(terminal::Typed::Line(line)) => break Event::Typed(Typed::Line(line)),
+                    Ok(screen::Typed::Line(line)) if line.is_empty() => {}
+                    Ok(screen::Typed::Line(line)) => break Event::Typed(Typed::Line(line)),
                     // An error is a terminal that is gone.
-                    Ok(terminal::Typed::Leave) | Err(_) => break Event::Leave,
+                    Ok(screen::Typed::Leave) | Err(_) => break Event::Leave,
                 }
             },
             Ends::Terminal(_) => std::future::pending().await,

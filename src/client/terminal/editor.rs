@@ -9,7 +9,7 @@ use std::{collections::VecDeque, mem, ops::Range};
 use unicode_segmentation::{GraphemeCursor, UnicodeSegmentation};
 use unicode_width::UnicodeWidthStr;
 
-use crate::keys::Key;
+use crate::client::terminal::keys::Key;
 
 /// Lines that Up can bring back; as many as a shell keeps by default.
 const HISTORY_LINES: usize = 500;
@@ -575,7 +575,7 @@ mod tests {
 
         #[test]
         fn any_bytes_decode(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let mut decoder = crate::keys::Decoder::default();
+            let mut decoder = crate::client::terminal::keys::Decoder::default();
             let mut editor = Editor::new(100);
             for key in bytes.into_iter().filter_map(|byte| decoder.feed(byte)) {
                 let _ = editor.key(key);

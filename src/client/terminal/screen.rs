@@ -36,7 +36,7 @@ use tokio::{
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
-use crate::{
+use super::{
     editor::{Edit, Editor, Layout, layout},
     keys::Decoder,
 };

@@ -12,8 +12,8 @@ use tokio::sync::broadcast::{
     error::{RecvError, TryRecvError},
 };
 
-use crate::batch::{self, Batch, BatchMut, Lines};
-use crate::limits::Limits;
+use crate::server::batch::{self, Batch, BatchMut, Lines};
+use crate::server::limits::Limits;
 
 /// The room. It stays open until [`Room::close`].
 #[derive(Debug)]

@@ -14,10 +14,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_websockets::{Limits as WsLimits, ServerBuilder, WebSocketStream};
 
-use crate::close;
-use crate::head::{self, Fields, NoHead, Socket};
-use crate::limits::Limits;
-use crate::room::{Room, Seat};
+use crate::protocol::close;
+use crate::protocol::head::{self, Fields, NoHead, Socket};
+use crate::server::limits::Limits;
+use crate::server::room::{Room, Seat};
 
 /// Why a stranger did not get in.
 #[derive(Debug, PartialEq, Eq)]

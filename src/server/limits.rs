@@ -1,6 +1,8 @@
-//! Every number of the program, each with its reason. Tests shrink them instead of waiting.
+//! Every number of the server, each with its reason. Tests shrink them instead of waiting.
 
 use std::time::Duration;
+
+use crate::protocol::limits::{CLOSE, HEAD, MESSAGE, QUIET, longest};
 
 /// What a stranger, a slow reader or a dead link may cost.
 ///
@@ -39,8 +41,6 @@ pub struct Limits {
     /// From the TCP connection to the open WebSocket: twice a round trip to the other side of
     /// the world with a lost packet or two.
     pub handshake: Duration,
-    /// A name lookup, a TCP connection and a handshake, seen from the client.
-    pub connect: Duration,
     /// One write may make no progress for this long. The others are at most this long beside a
     /// reader that stopped.
     pub write: Duration,
@@ -80,24 +80,13 @@ pub struct Limits {
     pub rest: Duration,
     /// The longest rest of the accept loop.
     pub rest_most: Duration,
-    /// Lines between the client's keyboard or pipe and its socket, and as many between its
-    /// socket and its standard output.
-    pub queue: usize,
-    /// Bytes of lines that a client keeps until the server has taken them.
-    pub outbox: usize,
-    /// Bytes of one message that a client takes from a server: the longest line of a server
-    /// whose `message` is [`Limits::MESSAGE_MOST`].
-    pub from_server: usize,
 }
 
 impl Limits {
-    /// The largest `message` that a flag may set.
-    pub const MESSAGE_MOST: usize = 256 * 1024;
-
     /// Bytes of the longest line as it is relayed.
     #[must_use]
     pub const fn longest(&self) -> usize {
-        3 * self.message + 64
+        longest(self.message)
     }
 
     /// Bytes of resident memory that the server stays below, whatever its clients do.
@@ -110,18 +99,17 @@ impl Limits {
 
     /// What the programs run with unless a flag says otherwise.
     pub const DEFAULT: Self = Self {
-        message: 16 * 1024,
+        message: MESSAGE,
         connections: 4096,
         refusals: 16,
         descriptors: 16,
         backlog: 1024,
-        head: 8 * 1024,
+        head: HEAD,
         handshake: Duration::from_secs(5),
-        connect: Duration::from_secs(10),
         write: Duration::from_secs(5),
         unsent: 16 * 1024,
-        close: Duration::from_secs(2),
-        quiet: Duration::from_secs(20),
+        close: CLOSE,
+        quiet: QUIET,
         drain: Duration::from_millis(4500),
         ring: 1024,
         batch: 16 * 1024,
@@ -135,9 +123,6 @@ impl Limits {
         complaints: 5,
         rest: Duration::from_millis(10),
         rest_most: Duration::from_secs(1),
-        queue: 256,
-        outbox: 1024 * 1024,
-        from_server: 3 * Self::MESSAGE_MOST + 64,
     };
 }
 

@@ -7,7 +7,7 @@ use std::io::{self, BufRead, Read};
 
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use crate::limits::Limits;
+use crate::client::limits::Limits;
 
 /// One line of input.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ fn read(mut input: impl BufRead, most: usize, lines: &Sender<Typed>) {
         let typed = match next(&mut input, &mut line, most) {
             Ok(true) => typed(number, &line, most),
             Ok(false) => return,
-            Err(error) => Some(Typed::Broken(crate::words::plain(&error))),
+            Err(error) => Some(Typed::Broken(crate::os::plain(&error))),
         };
         let last = matches!(typed, Some(Typed::Broken(_)));
         if typed.is_some_and(|typed| lines.blocking_send(typed).is_err()) || last {

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::line;
+use crate::protocol::line;
 
 /// Lines said at about the same time, ready to be written to anybody's socket.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::limits::Limits;
+use crate::server::limits::Limits;
 
 /// Standard output and standard error, neither of which blocks.
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! The signals that ask a program to end.
+//! What the system says to a program: signals that ask it to end, and errors.
 
 use std::future::poll_fn;
 use std::io;
@@ -34,4 +34,16 @@ impl Stop {
         })
         .await;
     }
+}
+
+/// An error of the system without its number: "connection refused".
+#[must_use]
+pub fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    let words = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = words.chars();
+    letters
+        .next()
+        .map(|first| first.to_lowercase().chain(letters).collect())
+        .unwrap_or_default()
 }

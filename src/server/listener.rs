@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio::time::{Duration, Instant, sleep_until};
 
-use crate::journal::Journal;
-use crate::limits::Limits;
-use crate::words::plain;
+use crate::os::plain;
+use crate::server::limits::Limits;
+use crate::server::log::Journal;
 
 /// A bound listener that rests when the system has no descriptor left.
 #[derive(Debug)]

@@ -11,9 +11,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
 use tokio_websockets::{ClientBuilder, Limits as WsLimits, WebSocketStream};
 
-use crate::head::{self, Fields, Head, NoHead, Socket};
-use crate::limits::Limits;
-use crate::words;
+use crate::client::limits::Limits;
+use crate::os;
+use crate::protocol::head::{self, Fields, Head, NoHead, Socket};
 
 /// A `ws://` URL, checked.
 #[derive(Clone, Debug)]
@@ -85,7 +85,7 @@ impl fmt::Display for Failed {
             Self::Tcp(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 write!(f, "connection refused (is the server running?)")
             }
-            Self::Tcp(error) => f.write_str(&words::plain(error)),
+            Self::Tcp(error) => f.write_str(&os::plain(error)),
             Self::Late(limit) => write!(f, "no answer within {limit:?}"),
             Self::NotHttp => write!(f, "what listens there is not a WebSocket server"),
             Self::Status(status, said) if said.is_empty() || *status < 400 => {
@@ -218,7 +218,7 @@ async fn sentence(start: &Bytes, stream: &mut TcpStream) -> String {
     let line = text.trim();
     let plain = line.len() <= SHORT && !line.contains(['<', '\n']);
     if plain {
-        crate::line::clean(line).into_owned()
+        crate::protocol::line::clean(line).into_owned()
     } else {
         String::new()
     }

@@ -1,0 +1,73 @@
+//! The client's flags: one definition for `--help`, environment and manual.
+
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::client::connect::Address;
+use crate::client::limits::Limits;
+use crate::flags::message;
+
+const CLIENT: &str = "\
+In a terminal: Enter sends; the keys edit as in a shell; Up and Down bring back earlier lines;
+Ctrl+C and Ctrl+D leave; Ctrl+L clears; Ctrl+Z stops, and fg goes on. Colours are off with NO_COLOR.
+
+In a pipe: standard output holds the chat alone, a line a message; standard error the rest.
+
+Exit codes:
+  0  a normal end: the input ended and the server has taken it, Ctrl+C, Ctrl+D, or nobody reads
+     the output any more
+  1  it failed, and standard error says why: could not connect, connection lost, the server went
+     away, lines were not sent
+  2  the flags make no sense
+
+Examples:
+  client ws://192.168.1.5:8080               joins a chat on another machine
+  echo hello | client --wait 2               says one line, and listens 2 seconds for answers
+  client --wait 60 < /dev/null               only listens, for a minute
+  client --json < /dev/null --wait 60 | jq -r .text
+  tail -f log | client --reconnect           goes on when the server was restarted
+  client | head -3                           ends after three lines";
+
+/// Sends what you type to everyone else in the chat, and shows what they type.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "client", version, max_term_width = 100, after_long_help = CLIENT)]
+pub struct Client {
+    /// The server to join
+    #[arg(
+        env = "CHAT_URL",
+        value_name = "URL",
+        default_value = "ws://127.0.0.1:8080"
+    )]
+    pub url: Address,
+
+    /// Bytes of the longest line to send; the server has a flag of the same name
+    #[arg(long, env = "CHAT_MAX_MESSAGE", value_name = "BYTES", default_value_t = LIMITS.message, value_parser = message)]
+    pub max_message: usize,
+
+    /// Keep listening this long after the end of the input
+    #[arg(long, env = "CHAT_WAIT", value_name = "SECONDS", default_value = "0", value_parser = seconds)]
+    pub wait: Duration,
+
+    /// When the link breaks, connect again after 1, 2, 4, 8, 16 seconds, until it works
+    #[arg(long, env = "CHAT_RECONNECT")]
+    pub reconnect: bool,
+
+    /// Show the local time before each line
+    #[arg(long, env = "CHAT_TIMESTAMPS")]
+    pub timestamps: bool,
+
+    /// Print each line as a JSON object: at, from, text; or at, notice
+    #[arg(long, env = "CHAT_JSON")]
+    pub json: bool,
+}
+
+const LIMITS: Limits = Limits::DEFAULT;
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    // A hundred years are for ever, and still fit into every clock.
+    let seconds = text.parse().ok().filter(|s| (0.0..=3.2e9).contains(s));
+    seconds
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "it is a number of seconds".to_owned())
+}

@@ -1,0 +1,53 @@
+//! Every number of the client, each with its reason. Tests shrink them instead of waiting.
+
+use std::time::Duration;
+
+use crate::protocol::limits::{CLOSE, HEAD, MESSAGE, MESSAGE_MOST, QUIET, longest};
+
+/// What a slow server, a dead link or a reader that stops may cost.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of one line to send.
+    pub message: usize,
+    /// Bytes of HTTP head in a server's answer.
+    pub head: usize,
+    /// A name lookup, a TCP connection and a handshake.
+    pub connect: Duration,
+    /// A goodbye: Close, its answer, the end of the TCP stream.
+    pub close: Duration,
+    /// Silence before a ping, and again how long its answer may take.
+    pub quiet: Duration,
+    /// Lines between the keyboard or pipe and the socket, and as many between the socket and the
+    /// standard output.
+    pub queue: usize,
+    /// Bytes of lines that are sent before a ping asks whether they have arrived.
+    pub batch: usize,
+    /// Bytes that wait for a slow standard output before the socket is not read any more.
+    pub gather: usize,
+    /// Bytes of lines that are kept until the server has taken them.
+    pub outbox: usize,
+    /// Bytes of one message from a server: the longest line of one that allows the most.
+    pub from_server: usize,
+}
+
+impl Limits {
+    /// What the client runs with unless a flag says otherwise.
+    pub const DEFAULT: Self = Self {
+        message: MESSAGE,
+        head: HEAD,
+        connect: Duration::from_secs(10),
+        close: CLOSE,
+        quiet: QUIET,
+        queue: 256,
+        batch: 16 * 1024,
+        gather: 128 * 1024,
+        outbox: 1024 * 1024,
+        from_server: longest(MESSAGE_MOST),
+    };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}

@@ -1,0 +1,10 @@
+//! The half that relays: each line that a client sends goes to all the others.
+
+pub mod batch;
+pub mod connection;
+pub mod flags;
+pub mod handshake;
+pub mod limits;
+pub mod listener;
+pub mod log;
+pub mod room;
