@@ -1,95 +1,214 @@
-//! A dead link is noticed within 40 seconds, by a clock that is moved and not waited for.
+//! What takes seconds, by a clock that is moved and not waited for: a dead link, a reader that is
+//! stuck, one that is slow.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod support;
+
 use std::time::Duration;
 
-use chat_pair::server::connection::{Ended, relay};
+use chat_pair::server::batch::Lines;
+use chat_pair::server::connection::Ended;
 use chat_pair::server::limits::Limits;
-use chat_pair::server::log::Journal;
-use chat_pair::server::room::Room;
-use futures_util::StreamExt;
-use tokio::io::{AsyncReadExt, DuplexStream, duplex};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
-use tokio_websockets::{ClientBuilder, ServerBuilder};
+use chat_pair::server::room::{Speaker, Subscription};
+use futures_util::{SinkExt, StreamExt};
+use support::memory::{connect, open};
+use tokio::io::{AsyncReadExt, DuplexStream};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_websockets::{ClientBuilder, Message};
 
-/// A stay in a room of its own, and the client's end of the connection.
-fn stay(limits: Limits) -> (DuplexStream, JoinHandle<Ended>) {
-    let (near, far) = duplex(256);
-    let stay = tokio::spawn(async move {
-        let journal = Journal::open(&limits);
-        let mut seat = Room::open(&limits).enter().unwrap();
-        let mut ws = ServerBuilder::new().serve(near);
-        relay(&mut ws, "name", &mut seat, &journal, &limits).await
-    });
-    (far, stay)
+const LIMITS: Limits = Limits::DEFAULT;
+
+/// Says a line of so many bytes.
+async fn say(speaker: &Speaker, bytes: usize) {
+    let mut lines = Lines::of("other");
+    lines.push(&"x".repeat(bytes));
+    speaker.say(&lines).await.unwrap();
+}
+
+/// One who hears everything at once.
+fn hear_all(mut subscription: Subscription) {
+    tokio::spawn(async move { while subscription.next_frames().await.is_some() {} });
+}
+
+/// Says lines of 16 KiB until they have to wait for somebody; returns how many went in.
+async fn flood(speaker: &Speaker) -> usize {
+    for n in 0..1000 {
+        let said = timeout(Duration::from_millis(1), say(speaker, 16 * 1024)).await;
+        if said.is_err() {
+            return n;
+        }
+    }
+    panic!("nobody is waited for");
+}
+
+/// Takes so many bytes, as soon as they are there.
+async fn take(far: &mut DuplexStream, bytes: usize) {
+    let mut taken = vec![0; bytes];
+    far.read_exact(&mut taken).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_does_not_answer_a_ping_is_cut_after_40_seconds() {
-    let limits = Limits::default();
+    let room = open(&LIMITS);
+    let (mut far, connection) = connect(&room, &LIMITS, 256).await;
     let begun = Instant::now();
-    let (mut client, stay) = stay(limits.clone());
     let mut ping = [0; 2];
-    client.read_exact(&mut ping).await.unwrap();
+    far.read_exact(&mut ping).await.unwrap();
     assert_eq!(ping, [0x89, 0]);
-    assert_eq!(begun.elapsed().as_secs(), limits.quiet.as_secs());
-    assert!(matches!(stay.await.unwrap(), Ended::Silent(_)));
-    assert_eq!(begun.elapsed().as_secs(), 2 * limits.quiet.as_secs());
+    assert_eq!(begun.elapsed().as_secs(), LIMITS.quiet.as_secs());
+    assert!(matches!(connection.await.unwrap(), Ended::Silent(_)));
+    assert_eq!(begun.elapsed().as_secs(), 2 * LIMITS.quiet.as_secs());
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_answers_stays_for_ever() {
-    let (client, stay) = stay(Limits::default());
-    let mut client = ClientBuilder::new().take_over(client);
+    let room = open(&LIMITS);
+    let (far, connection) = connect(&room, &LIMITS, 256).await;
+    let mut client = ClientBuilder::new().take_over(far);
     for _ in 0..100 {
         assert!(client.next().await.unwrap().unwrap().is_ping());
         // The library answers while it is polled.
-        let answered = tokio::time::timeout(Duration::from_secs(1), client.next()).await;
-        assert!(answered.is_err());
+        assert!(
+            timeout(Duration::from_secs(1), client.next())
+                .await
+                .is_err()
+        );
     }
-    assert!(!stay.is_finished());
+    assert!(!connection.is_finished());
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_takes_nothing_for_5_seconds_is_stuck() {
-    let limits = Limits::default();
-    let (near, _far) = duplex(16);
-    let room = Room::open(&limits);
-    tokio::spawn(room.clone().publish());
-    let (mut seat, mut other) = (room.enter().unwrap(), room.enter().unwrap());
-    let journal = Journal::open(&limits);
+async fn who_takes_nothing_for_15_seconds_is_stuck() {
+    let room = open(&LIMITS);
+    let (other, _) = room.enter().unwrap();
+    let (_far, connection) = connect(&room, &LIMITS, 512).await;
     let begun = Instant::now();
-    let mut lines = chat_pair::server::batch::Lines::of("other");
-    lines.push("more than the pipe holds");
-    other.say(&lines).unwrap();
-    let mut ws = ServerBuilder::new().serve(near);
-    let ended = relay(&mut ws, "name", &mut seat, &journal, &limits).await;
-    assert!(matches!(ended, Ended::Stuck(limit) if limit == limits.write));
-    assert_eq!(begun.elapsed().as_secs(), limits.write.as_secs());
+    say(&other, 1000).await;
+    assert_eq!(connection.await.unwrap(), Ended::Stuck(LIMITS.stuck));
+    assert_eq!(begun.elapsed().as_secs(), LIMITS.stuck.as_secs());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_takes_a_little_now_and_then_is_not_stuck() {
-    let limits = Limits::default();
-    let (near, mut far) = duplex(16);
-    let room = Room::open(&limits);
-    tokio::spawn(room.clone().publish());
-    let (mut seat, mut other) = (room.enter().unwrap(), room.enter().unwrap());
-    let mut lines = chat_pair::server::batch::Lines::of("other");
-    lines.push("more than the pipe holds");
-    let all = lines.frames.len();
-    other.say(&lines).unwrap();
-    let stay = tokio::spawn(async move {
-        let journal = Journal::open(&limits);
-        let mut ws = ServerBuilder::new().serve(near);
-        relay(&mut ws, "name", &mut seat, &journal, &limits).await
-    });
+async fn who_takes_a_little_now_and_then_is_neither_stuck_nor_silent() {
+    let room = open(&LIMITS);
+    let (other, _) = room.enter().unwrap();
+    let (mut far, connection) = connect(&room, &LIMITS, 512).await;
+    say(&other, 1000).await;
     // As long as it is being written to; after that it would have to answer pings.
-    for _ in 0..all - 16 {
-        sleep(Duration::from_secs(4)).await;
-        assert_eq!(far.read_exact(&mut [0]).await.unwrap(), 1);
+    for _ in 0..400 {
+        sleep(Duration::from_secs(14)).await;
+        take(&mut far, 1).await;
     }
-    assert!(!stay.is_finished());
+    assert!(!connection.is_finished());
+}
+
+/// A reader at exactly the rate, whose system shows its progress in steps of a whole receive
+/// buffer, is waited for without end, and misses nothing.
+#[tokio::test(start_paused = true)]
+async fn who_takes_64_kib_a_second_is_waited_for() {
+    const STEP: usize = 128 * 1024;
+    let room = open(&LIMITS);
+    let (other, subscription) = room.enter().unwrap();
+    hear_all(subscription);
+    let (mut far, connection) = connect(&room, &LIMITS, STEP).await;
+    tokio::spawn(async move {
+        loop {
+            say(&other, 16 * 1024).await;
+        }
+    });
+    let mut frames = Vec::new();
+    for _ in 0..60 {
+        let mut step = vec![0; STEP];
+        far.read_exact(&mut step).await.unwrap();
+        frames.extend(step);
+        sleep(Duration::from_secs(2)).await;
+    }
+    // Each frame is a line of the flood: none is a notice of missed ones.
+    let line = 4 + "other: ".len() + 16 * 1024;
+    assert!(
+        frames
+            .chunks(line)
+            .all(|frame| frame.starts_with(&[0x81, 126, 0x40, 7]))
+    );
+    assert!(!connection.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_less_costs_the_others_two_seconds_and_misses_what_it_has_no_time_for() {
+    let room = open(&LIMITS);
+    let (other, subscription) = room.enter().unwrap();
+    hear_all(subscription);
+    let (mut far, connection) = connect(&room, &LIMITS, 64 * 1024).await;
+    flood(&other).await;
+    let begun = Instant::now();
+    say(&other, 16 * 1024).await;
+    let waited = begun.elapsed();
+    let most = Duration::from_secs((LIMITS.allowance / LIMITS.rate) as u64 + 1);
+    assert!(waited <= most, "{waited:?} by the test's own clock");
+    // From now on nobody waits for it, however little it takes, and it stays.
+    for _ in 0..20 {
+        let begun = Instant::now();
+        for _ in 0..100 {
+            say(&other, 16 * 1024).await;
+        }
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        sleep(Duration::from_secs(4)).await;
+        take(&mut far, 16 * 1024).await;
+    }
+    assert!(!connection.is_finished());
+}
+
+/// It is waited for again when it has caught up and has kept up for ten seconds, not earlier.
+#[tokio::test(start_paused = true)]
+async fn who_keeps_up_for_ten_seconds_is_waited_for_again() {
+    let room = open(&LIMITS);
+    let (other, subscription) = room.enter().unwrap();
+    hear_all(subscription);
+    let (mut far, connection) = connect(&room, &LIMITS, 64 * 1024).await;
+    flood(&other).await;
+    say(&other, 16 * 1024).await;
+    for (after, counted) in [(5, false), (10, true)] {
+        // It takes whatever is there.
+        while timeout(Duration::from_millis(1), far.read(&mut vec![0; 64 * 1024]))
+            .await
+            .is_ok()
+        {}
+        sleep(Duration::from_secs(after)).await;
+        say(&other, 1).await;
+        tokio::task::yield_now().await;
+        let waits = async {
+            for _ in 0..1000 {
+                say(&other, 16 * 1024).await;
+            }
+        };
+        let begun = Instant::now();
+        waits.await;
+        assert_eq!(begun.elapsed() > Duration::ZERO, counted, "after {after} s");
+    }
+    assert!(!connection.is_finished());
+}
+
+/// Nobody reads what a speaker sends while its lines have to wait, so its silence means nothing.
+#[tokio::test(start_paused = true)]
+async fn who_waits_to_speak_is_not_silent() {
+    let limits = Limits {
+        stuck: Duration::from_secs(1000),
+        allowance: 1000 * LIMITS.rate,
+        ..LIMITS
+    };
+    let room = open(&limits);
+    let (other, subscription) = room.enter().unwrap();
+    let (far, connection) = connect(&room, &limits, 512).await;
+    let mut client = ClientBuilder::new().take_over(far);
+    flood(&other).await; // Nobody hears it: `subscription` is waited for.
+    drop(other);
+    let reading = tokio::spawn(async move {
+        client.send(Message::text("hello")).await.unwrap();
+        client.for_each(|_| async {}).await;
+    });
+    sleep(Duration::from_secs(300)).await;
+    assert!(!connection.is_finished());
+    hear_all(subscription);
+    reading.abort();
 }

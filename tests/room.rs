@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use chat_pair::server::batch::Lines;
 use chat_pair::server::limits::Limits;
-use chat_pair::server::room::{Room, Seat};
+use chat_pair::server::room::{Closed, Room, Speaker, Subscription};
 use futures_util::FutureExt;
 
 fn small() -> Limits {
@@ -16,13 +16,77 @@ fn small() -> Limits {
     }
 }
 
-/// Says lines; they are published with what else is said in the same turn.
-fn add(seat: &mut Seat, name: &str, texts: &[&str]) {
-    let mut lines = Lines::of(name);
-    for text in texts {
-        lines.push(text);
+/// Somebody who speaks and hears.
+struct Member {
+    speaker: Option<Speaker>,
+    subscription: Subscription,
+}
+
+impl Member {
+    fn enter(room: &Arc<Room>) -> Self {
+        let (speaker, subscription) = room.enter().unwrap();
+        Self {
+            speaker: Some(speaker),
+            subscription,
+        }
     }
-    seat.say(&lines).unwrap();
+
+    /// One that the room does not wait for.
+    fn slow(room: &Arc<Room>) -> Self {
+        let mut member = Self::enter(room);
+        member.subscription.give_up();
+        member
+    }
+
+    /// Says lines; they are published with what else is said in the same turn. `None` when they
+    /// have to wait for space, and then they were not said.
+    fn try_add(&mut self, name: &str, texts: &[&str]) -> Option<Result<(), Closed>> {
+        let mut lines = Lines::of(name);
+        for text in texts {
+            lines.push(text);
+        }
+        let speaker = self.speaker.as_ref().unwrap();
+        speaker.say(&lines).now_or_never()
+    }
+
+    /// Says nothing any more, and hears on.
+    fn fall_silent(&mut self) {
+        self.speaker = None;
+    }
+
+    fn add(&mut self, name: &str, texts: &[&str]) {
+        self.try_add(name, texts).expect("space").unwrap();
+    }
+
+    /// What others said that is there now and fits into one write, as texts; nothing there is
+    /// `None`, and so is a closed room.
+    fn hear(&mut self) -> Option<Vec<String>> {
+        let frames = loop {
+            let frames = self.subscription.next_frames().now_or_never()??.concat();
+            if !frames.is_empty() {
+                break frames;
+            }
+        };
+        let mut rest = &frames[..];
+        let mut texts = Vec::new();
+        while let [0x81, len @ 0..=125, ..] = *rest {
+            let (text, behind) = rest[2..].split_at(usize::from(len));
+            texts.push(String::from_utf8(text.to_vec()).unwrap());
+            rest = behind;
+        }
+        assert!(rest.is_empty(), "not a short text frame: {rest:?}");
+        Some(texts)
+    }
+
+    /// Whether the room is closed, and nothing is left to hear.
+    fn is_at_the_end(&mut self) -> bool {
+        loop {
+            match self.subscription.next_frames().now_or_never() {
+                Some(Some(frames)) => assert!(frames.is_empty(), "not its own"),
+                last => return matches!(last, Some(None)),
+            }
+        }
+    }
 }
 
 /// Ends the turn.
@@ -31,86 +95,56 @@ fn publish(room: &Arc<Room>) {
 }
 
 /// Says lines as one batch.
-fn say(room: &Arc<Room>, seat: &mut Seat, name: &str, texts: &[&str]) {
-    add(seat, name, texts);
+fn say(room: &Arc<Room>, member: &mut Member, name: &str, texts: &[&str]) {
+    member.add(name, texts);
     publish(room);
-}
-
-/// What others said that is there now and fits into one write, as texts; nothing there is
-/// `None`, and so is a closed room.
-fn hear(seat: &mut Seat) -> Option<Vec<String>> {
-    let frames = loop {
-        let batch = seat.hear().now_or_never()??;
-        let frames = seat.gather(batch).concat();
-        if !frames.is_empty() {
-            break frames;
-        }
-    };
-    let mut rest = &frames[..];
-    let mut texts = Vec::new();
-    while let [0x81, len @ 0..=125, ..] = *rest {
-        let (text, behind) = rest[2..].split_at(usize::from(len));
-        texts.push(String::from_utf8(text.to_vec()).unwrap());
-        rest = behind;
-    }
-    assert!(rest.is_empty(), "not a short text frame: {rest:?}");
-    Some(texts)
-}
-
-fn closed(seat: &mut Seat) -> bool {
-    loop {
-        match seat.hear().now_or_never() {
-            Some(Some(batch)) => assert!(seat.gather(batch).is_empty(), "not its own"),
-            last => return matches!(last, Some(None)),
-        }
-    }
 }
 
 #[test]
 fn everyone_hears_the_same_order_without_its_own() {
     let room = Room::open(&Limits::DEFAULT);
-    let mut seats: Vec<_> = (0..3).map(|_| room.enter().unwrap()).collect();
+    let mut members: Vec<_> = (0..3).map(|_| Member::enter(&room)).collect();
     let mut all = Vec::new();
     for n in 0..100 {
         let from = n * 7 % 3;
         say(
             &room,
-            &mut seats[from],
+            &mut members[from],
             &from.to_string(),
             &[&n.to_string()],
         );
         all.push(format!("{from}: {n}"));
     }
-    for (from, seat) in seats.iter_mut().enumerate() {
+    for (from, member) in members.iter_mut().enumerate() {
         let own = format!("{from}: ");
         let others: Vec<_> = all.iter().filter(|line| !line.starts_with(&own)).collect();
-        assert_eq!(hear(seat).unwrap().iter().collect::<Vec<_>>(), others);
-        assert_eq!(hear(seat), None);
+        assert_eq!(member.hear().unwrap().iter().collect::<Vec<_>>(), others);
+        assert_eq!(member.hear(), None);
     }
 }
 
 #[test]
 fn a_reader_that_fell_behind_is_told_how_many_lines_it_missed() {
     let room = Room::open(&small());
-    let (mut ann, mut bob) = (room.enter().unwrap(), room.enter().unwrap());
+    let (mut ann, mut bob) = (Member::slow(&room), Member::slow(&room));
     say(&room, &mut ann, "a", &["0"]);
-    assert_eq!(hear(&mut bob).unwrap(), ["a: 0"]);
+    assert_eq!(bob.hear().unwrap(), ["a: 0"]);
     for n in 1..=10 {
         say(&room, &mut ann, "a", &[&n.to_string(), "more", "yet more"]);
     }
     // Four batches are kept; six of three lines are not.
-    let heard = hear(&mut bob).unwrap();
+    let heard = bob.hear().unwrap();
     assert_eq!(heard[0], "* 18 messages missed");
     assert_eq!(heard[1], "a: 7");
     assert_eq!(heard.len(), 1 + 12);
     say(&room, &mut ann, "a", &["on"]);
-    assert_eq!(hear(&mut bob).unwrap(), ["a: on"]);
+    assert_eq!(bob.hear().unwrap(), ["a: on"]);
 }
 
 #[test]
 fn own_lines_are_not_missed() {
     let room = Room::open(&small());
-    let (mut ann, mut bob) = (room.enter().unwrap(), room.enter().unwrap());
+    let (mut ann, mut bob) = (Member::slow(&room), Member::slow(&room));
     // Lost: 4 lines of Ann's, and 3 of Bob's own. Kept: an own batch among Ann's.
     say(&room, &mut bob, "b", &["own"]);
     say(&room, &mut ann, "a", &["lost", "lost"]);
@@ -121,27 +155,27 @@ fn own_lines_are_not_missed() {
     say(&room, &mut ann, "a", &["2"]);
     say(&room, &mut ann, "a", &["3"]);
     let told = ["* 4 messages missed", "a: 1", "a: 2", "a: 3"];
-    assert_eq!(hear(&mut bob).unwrap(), told);
+    assert_eq!(bob.hear().unwrap(), told);
     // The next count starts afresh, whatever kept an own batch company.
     for n in 0..6 {
         say(&room, &mut bob, "b", &["own"]);
         say(&room, &mut ann, "a", &[&n.to_string()]);
     }
     let told = ["* 4 messages missed", "a: 4", "a: 5"];
-    assert_eq!(hear(&mut bob).unwrap(), told);
-    assert_eq!(hear(&mut bob), None);
+    assert_eq!(bob.hear().unwrap(), told);
+    assert_eq!(bob.hear(), None);
 }
 
 #[test]
 fn only_own_lines_lost_is_nothing_lost() {
     let room = Room::open(&small());
-    let (mut ann, mut bob) = (room.enter().unwrap(), room.enter().unwrap());
+    let (mut ann, mut bob) = (Member::slow(&room), Member::slow(&room));
     for _ in 0..10 {
         say(&room, &mut bob, "b", &["own"]);
     }
-    assert_eq!(hear(&mut bob), None);
+    assert_eq!(bob.hear(), None);
     say(&room, &mut ann, "a", &["hi"]);
-    assert_eq!(hear(&mut bob).unwrap(), ["a: hi"]);
+    assert_eq!(bob.hear().unwrap(), ["a: hi"]);
 }
 
 /// Any mixture of speaking, hearing and falling behind: heard and missed make up what others
@@ -149,12 +183,12 @@ fn only_own_lines_lost_is_nothing_lost() {
 #[test]
 fn heard_and_missed_make_up_what_others_said() {
     let room = Room::open(&small());
-    let mut seats: Vec<_> = (0..3).map(|_| room.enter().unwrap()).collect();
+    let mut members: Vec<_> = (0..3).map(|_| Member::slow(&room)).collect();
     let mut said = [0_u64; 3];
     let (mut heard, mut missed, mut latest) = ([0_u64; 3], [0_u64; 3], [0_u64; 3]);
     let (mut chance, mut number) = (1_u64, 0_u64);
-    let mut listen = |seats: &mut [Seat], who: usize| {
-        for text in hear(&mut seats[who]).unwrap_or_default() {
+    let mut listen = |members: &mut [Member], who: usize| {
+        for text in members[who].hear().unwrap_or_default() {
             if let Some(count) = text
                 .strip_prefix("* ")
                 .and_then(|text| text.strip_suffix(" messages missed"))
@@ -178,23 +212,23 @@ fn heard_and_missed_make_up_what_others_said() {
             .wrapping_add(1_442_695_040_888_963_407);
         let who = usize::try_from((chance >> 33) % 3).unwrap();
         if (chance >> 40).is_multiple_of(4) {
-            listen(&mut seats, who);
+            listen(&mut members, who);
             continue;
         }
         let count = (chance >> 50) % 3 + 1;
         let texts: Vec<_> = (1..=count).map(|n| (number + n).to_string()).collect();
         let texts: Vec<_> = texts.iter().map(String::as_str).collect();
-        say(&room, &mut seats[who], &who.to_string(), &texts);
+        say(&room, &mut members[who], &who.to_string(), &texts);
         number += count;
         said[who] += count;
     }
     // One who speaks last, so that everyone behind learns how far.
-    let mut last = room.enter().unwrap();
+    let mut last = Member::enter(&room);
     say(&room, &mut last, "9", &[&(number + 1).to_string()]);
     for who in 0..3 {
-        let (heard, missed) = listen(&mut seats, who);
+        let (heard, missed) = listen(&mut members, who);
         let others = said.iter().sum::<u64>() - said[who] + 1;
-        assert_eq!(heard[who] + missed[who], others, "seat {who}");
+        assert_eq!(heard[who] + missed[who], others, "member {who}");
         assert!(missed[who] > 0);
     }
 }
@@ -202,30 +236,40 @@ fn heard_and_missed_make_up_what_others_said() {
 #[test]
 fn a_closing_room_delivers_its_backlog_and_then_ends() {
     let room = Room::open(&small());
-    let (mut ann, mut bob) = (room.enter().unwrap(), room.enter().unwrap());
+    let (mut ann, mut bob) = (Member::slow(&room), Member::slow(&room));
     for n in 0..6 {
         say(&room, &mut ann, "a", &[&n.to_string()]);
     }
     room.close();
-    let told = ["* 2 messages missed", "a: 2", "a: 3", "a: 4", "a: 5"];
-    assert_eq!(hear(&mut bob).unwrap(), told);
-    assert!(closed(&mut bob));
-    assert!(closed(&mut ann));
-    assert!(ann.say(&Lines::of("a")).is_err());
     assert!(room.enter().is_none());
+    // Those who are there may still say what they have read, until they leave.
+    say(&room, &mut ann, "a", &["last words"]);
+    bob.fall_silent();
+    let told = [
+        "* 3 messages missed",
+        "a: 3",
+        "a: 4",
+        "a: 5",
+        "a: last words",
+    ];
+    assert_eq!(bob.hear().unwrap(), told);
+    assert!(!bob.is_at_the_end());
+    ann.fall_silent();
+    assert!(bob.is_at_the_end());
+    assert!(ann.is_at_the_end());
 }
 
 #[test]
-fn a_late_seat_misses_nothing_said_after_it_entered() {
+fn a_late_member_misses_nothing_said_after_it_entered() {
     let room = Room::open(&small());
-    let mut ann = room.enter().unwrap();
+    let mut ann = Member::slow(&room);
     for _ in 0..10 {
         say(&room, &mut ann, "a", &["before"]);
     }
-    let mut bob = room.enter().unwrap();
-    assert_eq!(hear(&mut bob), None);
+    let mut bob = Member::enter(&room);
+    assert_eq!(bob.hear(), None);
     say(&room, &mut ann, "a", &["after"]);
-    assert_eq!(hear(&mut bob).unwrap(), ["a: after"]);
+    assert_eq!(bob.hear().unwrap(), ["a: after"]);
 }
 
 #[test]
@@ -235,81 +279,200 @@ fn what_is_heard_at_once_is_bounded() {
         ..Limits::DEFAULT
     };
     let room = Room::open(&limits);
-    let (mut ann, mut bob) = (room.enter().unwrap(), room.enter().unwrap());
+    let (mut ann, mut bob) = (Member::enter(&room), Member::enter(&room));
     for _ in 0..10 {
         say(&room, &mut ann, "a", &[&"x".repeat(60)]);
     }
     for _ in 0..5 {
-        assert_eq!(hear(&mut bob).unwrap().len(), 2);
+        assert_eq!(bob.hear().unwrap().len(), 2);
     }
-    assert_eq!(hear(&mut bob), None);
+    assert_eq!(bob.hear(), None);
 }
 
 #[test]
 fn what_is_said_in_one_turn_is_heard_at_once_by_all_others() {
     let room = Room::open(&small());
-    let mut seats: Vec<_> = (0..3).map(|_| room.enter().unwrap()).collect();
+    let mut members: Vec<_> = (0..3).map(|_| Member::enter(&room)).collect();
     for n in 0..100 {
         let from = n % 3;
-        add(&mut seats[from], &from.to_string(), &[&n.to_string()]);
+        members[from].add(&from.to_string(), &[&n.to_string()]);
     }
     publish(&room);
-    for (own, seat) in seats.iter_mut().enumerate() {
+    for (own, member) in members.iter_mut().enumerate() {
         let others = (0..100).filter(|n| n % 3 != own);
         let others: Vec<_> = others.map(|n| format!("{}: {n}", n % 3)).collect();
-        assert_eq!(hear(seat).unwrap(), others);
+        assert_eq!(member.hear().unwrap(), others);
     }
 }
 
 #[test]
 fn what_is_said_in_one_turn_is_not_for_who_comes_in_its_middle() {
     let room = Room::open(&small());
-    let mut ann = room.enter().unwrap();
-    add(&mut ann, "a", &["before"]);
-    let mut bob = room.enter().unwrap();
-    add(&mut ann, "a", &["after"]);
+    let mut ann = Member::enter(&room);
+    ann.add("a", &["before"]);
+    let mut bob = Member::enter(&room);
+    ann.add("a", &["after"]);
     publish(&room);
-    assert_eq!(hear(&mut bob).unwrap(), ["a: after"]);
+    assert_eq!(bob.hear().unwrap(), ["a: after"]);
 }
 
 #[test]
 fn a_closing_room_delivers_the_turn_it_is_in() {
     let room = Room::open(&small());
-    let (mut ann, mut bob) = (room.enter().unwrap(), room.enter().unwrap());
-    add(&mut ann, "a", &["last"]);
+    let (mut ann, mut bob) = (Member::enter(&room), Member::enter(&room));
+    ann.add("a", &["last"]);
     room.close();
+    ann.fall_silent();
+    bob.fall_silent();
     assert_eq!(room.publish().now_or_never(), Some(()));
-    assert_eq!(hear(&mut bob).unwrap(), ["a: last"]);
-    assert!(closed(&mut bob));
+    assert_eq!(bob.hear().unwrap(), ["a: last"]);
+    assert!(bob.is_at_the_end());
 }
 
 #[test]
 fn a_cancelled_wait_loses_nothing() {
     let room = Room::open(&Limits::DEFAULT);
-    let (mut ann, mut bob) = (room.enter().unwrap(), room.enter().unwrap());
+    let (mut ann, mut bob) = (Member::enter(&room), Member::enter(&room));
     for n in 0..100 {
-        assert_eq!(hear(&mut bob), None); // polled and dropped
+        assert_eq!(bob.hear(), None); // polled and dropped
         say(&room, &mut ann, "a", &[&n.to_string()]);
-        assert_eq!(hear(&mut bob).unwrap(), [format!("a: {n}")]);
+        assert_eq!(bob.hear().unwrap(), [format!("a: {n}")]);
+    }
+}
+
+/// Three are there: one who speaks, one who hears at once, and one who waits.
+#[test]
+fn who_speaks_waits_for_the_slowest_reader_that_is_counted() {
+    let room = Room::open(&small());
+    let (mut ann, mut bob, mut eve) = (
+        Member::enter(&room),
+        Member::enter(&room),
+        Member::enter(&room),
+    );
+    // Four batches fit into the channel, and what a fifth would hold waits.
+    for n in 0..5 {
+        say(&room, &mut ann, "a", &[&n.to_string()]);
+        assert!(ann.hear().is_none());
+    }
+    let long = "x".repeat(Limits::DEFAULT.batch);
+    assert!(ann.try_add("a", &[&long]).is_none());
+    assert_eq!(bob.hear().unwrap(), ["a: 0", "a: 1", "a: 2", "a: 3"]);
+    assert!(ann.try_add("a", &[&long]).is_none());
+    // As soon as the slowest has taken what it was behind with, it goes on.
+    assert_eq!(eve.hear().unwrap(), ["a: 0", "a: 1", "a: 2", "a: 3"]);
+    ann.add("a", &["on"]);
+    publish(&room);
+    for reader in [&mut bob, &mut eve] {
+        assert_eq!(reader.hear().unwrap(), ["a: 4", "a: on"]);
+    }
+}
+
+/// Says long lines until they have to wait.
+fn fill(room: &Arc<Room>, member: &mut Member) {
+    let long = "x".repeat(Limits::DEFAULT.batch);
+    let waits = (0..100).any(|_| {
+        let said = member.try_add("a", &[&long]);
+        publish(room);
+        assert!(member.hear().is_none());
+        said.is_none()
+    });
+    assert!(waits, "nobody is waited for");
+}
+
+#[test]
+fn who_is_too_slow_or_leaves_is_not_waited_for() {
+    let room = Room::open(&small());
+    let mut ann = Member::enter(&room);
+    for leaves in [false, true] {
+        let mut bob = Member::enter(&room);
+        fill(&room, &mut ann);
+        if leaves {
+            drop(bob);
+        } else {
+            bob.subscription.give_up();
+        }
+        for _ in 0..10 {
+            say(&room, &mut ann, "a", &["on"]);
+            assert!(ann.hear().is_none());
+        }
     }
 }
 
 #[test]
-fn a_room_is_crowded_while_its_slowest_reader_is_more_than_half_behind() {
+fn who_has_caught_up_is_waited_for_again() {
     let room = Room::open(&small());
-    let (mut ann, mut bob) = (room.enter().unwrap(), room.enter().unwrap());
-    for crowded in [false, false, true, true] {
-        say(&room, &mut ann, "a", &["hi"]);
-        hear(&mut ann);
-        assert_eq!(ann.still_crowded(), crowded);
+    let (mut ann, mut bob) = (Member::enter(&room), Member::slow(&room));
+    say(&room, &mut ann, "a", &["hi"]);
+    ann.hear();
+    bob.subscription.catch_up();
+    assert!(!bob.subscription.is_counted(), "it is still behind");
+    assert_eq!(bob.hear().unwrap(), ["a: hi"]);
+    bob.subscription.catch_up();
+    assert!(bob.subscription.is_counted());
+    fill(&room, &mut ann);
+}
+
+/// However many wait to speak: the channel never overwrites what a counted reader has not taken,
+/// and all get in, in the order they came.
+#[test]
+fn a_crowd_speaks_in_turn() {
+    const CROWD: usize = 100;
+    const EACH: usize = 200;
+    let room = Room::open(&small());
+    let mut bob = Member::enter(&room);
+    let crowd = (0..CROWD).map(|_| room.enter().unwrap());
+    let (speakers, subscriptions): (Vec<_>, Vec<_>) = crowd.unzip();
+    drop(subscriptions);
+    let texts: Vec<_> = (0..CROWD)
+        .map(|n| format!("{n} {}", "x".repeat(100)))
+        .collect();
+    let lines: Vec<_> = texts
+        .iter()
+        .map(|text| {
+            let mut lines = Lines::of("c");
+            (0..EACH).for_each(|_| lines.push(text));
+            lines
+        })
+        .collect();
+    let mut waiting: Vec<_> = speakers
+        .iter()
+        .zip(&lines)
+        .map(|(speaker, lines)| Box::pin(speaker.say(lines)))
+        .collect();
+    let mut heard = 0;
+    while heard < CROWD * EACH {
+        waiting.retain_mut(|said| said.now_or_never().is_none_or(|said| said.is_err()));
+        publish(&room);
+        for text in bob.hear().unwrap() {
+            let expected = format!("c: {} ", heard / EACH);
+            assert!(text.starts_with(&expected), "{text}");
+            heard += 1;
+        }
     }
-    hear(&mut bob);
-    assert!(!ann.still_crowded());
-    say(&room, &mut ann, "a", &["hi"]);
-    say(&room, &mut ann, "a", &["hi"]);
-    say(&room, &mut ann, "a", &["hi"]);
-    assert!(ann.still_crowded());
-    drop(bob);
-    hear(&mut ann);
-    assert!(!ann.still_crowded()); // who has left is not waited for
+    assert!(waiting.is_empty());
+}
+
+#[test]
+fn who_still_waits_when_the_room_refuses_has_said_nothing() {
+    let room = Room::open(&small());
+    let (mut ann, mut bob) = (Member::enter(&room), Member::enter(&room));
+    fill(&room, &mut ann);
+    let mut lines = Lines::of("a");
+    lines.push(&"x".repeat(Limits::DEFAULT.batch));
+    let speaker = ann.speaker.take().unwrap();
+    let mut waiting = Box::pin(speaker.say(&lines));
+    assert!((&mut waiting).now_or_never().is_none());
+    room.close();
+    assert!((&mut waiting).now_or_never().is_none());
+    room.refuse();
+    assert!(waiting.now_or_never().unwrap().is_err());
+    drop(speaker);
+    bob.fall_silent();
+    while bob
+        .subscription
+        .next_frames()
+        .now_or_never()
+        .unwrap()
+        .is_some()
+    {}
 }

@@ -7,20 +7,18 @@ use std::time::Duration;
 
 use chat_pair::flags;
 use chat_pair::os::{Stop, plain};
-use chat_pair::protocol::close;
-use chat_pair::server::connection::relay;
 use chat_pair::server::flags::Server as Flags;
 use chat_pair::server::handshake::{self, Refusal, Rules};
 use chat_pair::server::limits::Limits;
 use chat_pair::server::listener::Listener;
-use chat_pair::server::log::Journal;
+use chat_pair::server::log::Log;
 use chat_pair::server::room::Room;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::signal::unix::SignalKind;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 fn main() -> ExitCode {
     let ended = match flags::parse::<Flags>("server") {
@@ -57,16 +55,16 @@ fn cannot_start(error: io::Error) -> String {
 /// What the task of every connection needs.
 struct Chat {
     room: Arc<Room>,
-    journal: Journal,
+    log: Log,
     limits: Limits,
     origins: Vec<String>,
 }
 
 impl Chat {
-    fn open(flags: &Flags, mut limits: Limits, journal: Journal) -> Arc<Self> {
+    fn open(flags: &Flags, mut limits: Limits, log: Log) -> Arc<Self> {
         if let Err(most) = descriptors_for(&limits) {
             let wanted = limits.connections;
-            journal.complain(format_args!(
+            log.complain(format_args!(
                 "at most {most} connections at once, not {wanted}: the system gives this process \
                  no more descriptors (see ulimit -n)"
             ));
@@ -81,7 +79,7 @@ impl Chat {
         let room = Room::open(&limits);
         Arc::new(Self {
             room,
-            journal,
+            log,
             limits,
             origins,
         })
@@ -94,22 +92,23 @@ async fn serve(flags: &Flags) -> Result<(), String> {
         connections: flags.max_connections,
         ..Limits::DEFAULT
     };
-    let stop = Stop::listen(&[SignalKind::interrupt(), SignalKind::terminate()]);
+    let stop = Stop::listen(&[
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ]);
     let mut stop = stop.map_err(cannot_start)?;
     let mut listener = Listener::bind(&flags.listen, &limits).await?;
-    let journal = Journal::open(&limits);
-    report_panics(&journal);
-    journal.say(format_args!(
+    let log = Log::open(&limits).map_err(cannot_start)?;
+    report_panics(&log);
+    log.say(format_args!(
         "listening on port {}",
         listener.port().unwrap_or_default()
     ));
 
-    let chat = Chat::open(flags, limits, journal);
+    let chat = Chat::open(flags, limits, log);
     let Chat {
-        room,
-        journal,
-        limits,
-        ..
+        room, log, limits, ..
     } = &*chat;
     tokio::spawn(room.clone().publish());
     let (open, closing) = watch::channel(());
@@ -118,7 +117,7 @@ async fn serve(flags: &Flags) -> Result<(), String> {
         // Those that are too many are let in far enough to be told so.
         let let_in = connections.len() < limits.connections + limits.refusals;
         tokio::select! {
-            (stream, name) = listener.accept(journal, limits), if let_in => {
+            (stream, name) = listener.accept(log, limits), if let_in => {
                 while connections.try_join_next().is_some() {} // whose places are free again
                 let full = connections.len() >= limits.connections;
                 connections.spawn(connection(chat.clone(), stream, name, full, closing.clone()));
@@ -128,16 +127,23 @@ async fn serve(flags: &Flags) -> Result<(), String> {
         }
     }
 
-    // Nobody new; handshakes end; the room closes behind the last line that was said in it.
+    // Nobody new; handshakes end; nobody is listened to any more. What was read is said, and the
+    // room closes behind it.
     drop((listener, open));
     room.close();
     let drained = async { while connections.join_next().await.is_some() {} };
+    let refuse = async {
+        sleep(limits.last_words).await;
+        room.refuse();
+        std::future::pending::<()>().await;
+    };
     let at_once = tokio::select! {
         _ = timeout(limits.drain, drained) => false,
+        () = refuse => false,
         () = stop.asked() => true,
     };
     connections.shutdown().await;
-    journal.close(Duration::from_millis(400));
+    log.close(Duration::from_millis(400));
     if at_once {
         Err("ended at once, at a second signal".to_owned())
     } else {
@@ -171,37 +177,47 @@ async fn connection(
 ) {
     let Chat {
         room,
-        journal,
+        log,
         limits,
         origins,
     } = &*chat;
     // A line is small and should leave at once. Failing is no reason to turn anyone away.
     let _ = stream.set_nodelay(true);
     let rules = Rules { origins, full };
-    // Boxed, so that the memory of a handshake is not kept for the whole stay.
-    let accepted = Box::pin(handshake::accept(stream, rules, room, limits));
+    let (reader, writer) = stream.into_split();
+    // Boxed, so that the memory of a handshake is not kept as long as the connection.
+    let accepted = Box::pin(handshake::accept(reader, writer, rules, room, limits));
     let accepted = tokio::select! {
         accepted = accepted => accepted,
         _ = closing.changed() => return,
     };
-    let (mut ws, mut seat) = match accepted {
+    let (mut connection, speaker, mut subscription) = match accepted {
         Ok(accepted) => accepted,
         Err(Refusal::Answered(status, why)) => {
-            return journal.complain_of(format_args!(
+            return log.complain_of(format_args!(
                 "{name} was refused: {why} ({})",
                 status.as_str()
             ));
         }
         Err(Refusal::Left) => return,
     };
-    let presence = Presence::announce(&name, journal);
-    let ended = relay(&mut ws, &name, &mut seat, journal, limits).await;
-    drop((presence, seat));
+    let presence = Presence::announce(&name, log);
+    let ended = connection
+        .relay(
+            &name,
+            speaker,
+            &mut subscription,
+            log,
+            limits,
+            closing.changed(),
+        )
+        .await;
+    drop((presence, subscription));
     if ended.is_worth_a_line() {
-        journal.complain_of(format_args!("{name} {ended}"));
+        log.complain_of(format_args!("{name} {ended}"));
     }
     if let Some((code, reason)) = ended.goodbye() {
-        close::close(&mut ws, code, reason, limits.close).await;
+        connection.close(code, reason, limits).await;
     }
 }
 
@@ -209,34 +225,34 @@ async fn connection(
 /// its `disconnected` line.
 struct Presence<'a> {
     name: &'a str,
-    journal: &'a Journal,
+    log: &'a Log,
 }
 
 impl<'a> Presence<'a> {
-    fn announce(name: &'a str, journal: &'a Journal) -> Self {
-        journal.say(format_args!("New connection from {name}"));
-        Self { name, journal }
+    fn announce(name: &'a str, log: &'a Log) -> Self {
+        log.say(format_args!("New connection from {name}"));
+        Self { name, log }
     }
 }
 
 impl Drop for Presence<'_> {
     fn drop(&mut self) {
-        self.journal
+        self.log
             .say(format_args!("Client {} disconnected", self.name));
     }
 }
 
 /// Tells the operator of a panic in one line; the runtime has caught it, and it ends the
 /// connection it happened in and no other.
-fn report_panics(journal: &Journal) {
-    let journal = journal.clone();
+fn report_panics(log: &Log) {
+    let log = log.clone();
     std::panic::set_hook(Box::new(move |panic| {
         let what = panic.payload_as_str().unwrap_or("no message");
         let place = panic
             .location()
             .map(ToString::to_string)
             .unwrap_or_default();
-        journal.complain(format_args!(
+        log.complain(format_args!(
             "a fault of this server, please report it: {what} ({place})"
         ));
     }));

@@ -46,6 +46,12 @@ impl Keepalive {
         self.since + self.quiet
     }
 
+    /// How long the peer may be silent in all: until the ping, and as long again.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        2 * self.quiet
+    }
+
     /// The timer has come.
     pub fn alarm(&mut self) -> Alarm {
         if Instant::now() < self.due() {

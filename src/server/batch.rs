@@ -9,6 +9,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::protocol::line;
+use crate::server::frame::text_frame;
 
 /// Lines said at about the same time, ready to be written to anybody's socket.
 #[derive(Debug)]
@@ -21,12 +22,14 @@ pub struct Batch {
     pub lines: u64,
     /// How many lines the room had had before.
     pub before: u64,
+    /// How many batches the room had had before.
+    pub number: u64,
 }
 
-/// Frames of one seat in a row.
+/// Frames of one speaker in a row.
 #[derive(Debug)]
 struct Part {
-    seat: u64,
+    speaker: u64,
     bytes: Range<usize>,
 }
 
@@ -37,14 +40,14 @@ impl Batch {
         self.frames.len()
     }
 
-    /// Adds the frames of everyone but `seat` to `frames`, uncopied and in as few pieces as can
+    /// Adds the frames of everyone but `speaker` to `frames`, uncopied and in as few pieces as can
     /// be.
-    pub fn frames_but_of(&self, seat: u64, frames: &mut Vec<Bytes>) {
+    pub fn frames_but_of(&self, speaker: u64, frames: &mut Vec<Bytes>) {
         let mut start = 0;
         let own = self
             .parts
             .iter()
-            .filter(|part| part.seat == seat)
+            .filter(|part| part.speaker == speaker)
             .map(|part| &part.bytes);
         for end_of_others in own.chain([&(self.bytes()..0)]) {
             if start < end_of_others.start {
@@ -76,20 +79,20 @@ impl BatchMut {
         self.frames.is_empty()
     }
 
-    /// Adds what `seat` said.
-    pub fn add(&mut self, seat: u64, lines: &Lines<'_>) {
+    /// Adds what `speaker` said.
+    pub fn add(&mut self, speaker: u64, lines: &Lines<'_>) {
         let start = self.len();
         self.frames.extend_from_slice(&lines.frames);
         self.parts.push(Part {
-            seat,
+            speaker,
             bytes: start..self.len(),
         });
         self.lines += lines.count;
     }
 
-    /// The batch as it is now; `so_far` is how many lines the room has had with it.
+    /// The batch as it is now, its number, and how many lines the room had had before it.
     #[must_use]
-    pub fn freeze(self, so_far: u64) -> Batch {
+    pub fn freeze(self, number: u64, before: u64) -> Batch {
         let Self {
             frames,
             parts,
@@ -99,19 +102,20 @@ impl BatchMut {
             frames: frames.into(),
             parts,
             lines,
-            before: so_far - lines,
+            before,
+            number,
         }
     }
 }
 
-/// Lines on their way into a [`Batch`], and into the journal as the same text.
+/// Lines on their way into a [`Batch`], and into the log as the same text.
 #[derive(Debug)]
 pub struct Lines<'a> {
     name: &'a str,
     /// One unmasked text frame for each line.
     pub frames: Vec<u8>,
     /// `Received from NAME: text` for each line.
-    pub journal: Vec<u8>,
+    pub log: Vec<u8>,
     /// How many lines.
     pub count: u64,
 }
@@ -123,7 +127,7 @@ impl<'a> Lines<'a> {
         Self {
             name,
             frames: Vec::new(),
-            journal: Vec::new(),
+            log: Vec::new(),
             count: 0,
         }
     }
@@ -134,77 +138,32 @@ impl<'a> Lines<'a> {
         let parts = [self.name, ": ", &text];
         text_frame(&mut self.frames, &parts);
         for part in ["Received from "].iter().chain(&parts).chain(&["\n"]) {
-            self.journal.extend_from_slice(part.as_bytes());
+            self.log.extend_from_slice(part.as_bytes());
         }
         self.count += 1;
-    }
-}
-
-/// The frame that tells a reader how many lines it did not get.
-#[must_use]
-pub fn missed(lines: u64) -> Bytes {
-    let mut frame = Vec::new();
-    text_frame(&mut frame, &["* ", &lines.to_string(), " messages missed"]);
-    frame.into()
-}
-
-/// Appends one final, unmasked text frame (RFC 6455 5.2) whose payload is `parts` joined.
-fn text_frame(out: &mut Vec<u8>, parts: &[&str]) {
-    const FINAL_TEXT: u8 = 0x81;
-    let len: usize = parts.iter().map(|part| part.len()).sum();
-    out.push(FINAL_TEXT);
-    match (u8::try_from(len), u16::try_from(len)) {
-        (Ok(short @ ..=125), _) => out.push(short),
-        (_, Ok(medium)) => {
-            out.push(126);
-            out.extend_from_slice(&medium.to_be_bytes());
-        }
-        _ => {
-            out.push(127);
-            out.extend_from_slice(&(len as u64).to_be_bytes());
-        }
-    }
-    for part in parts {
-        out.extend_from_slice(part.as_bytes());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures_util::{FutureExt, StreamExt};
-    use tokio_websockets::ClientBuilder;
-
-    /// The library on the other side is the judge of the encoding, at each form of the length.
-    #[test]
-    fn the_library_reads_what_is_encoded_here() {
-        for len in [0, 1, 125, 126, 65_535, 65_536, 100_000] {
-            let text = "x".repeat(len);
-            let mut frame = Vec::new();
-            text_frame(&mut frame, &[&text]);
-            let stream = tokio::io::join(&frame[..], tokio::io::sink());
-            let mut ws = ClientBuilder::new().take_over(stream);
-            let message = ws.next().now_or_never().unwrap().unwrap().unwrap();
-            assert_eq!(line::text(&message), Ok(&*text));
-        }
-    }
 
     #[test]
     fn nobody_gets_a_frame_of_its_own() {
         let mut batch = BatchMut::default();
         let mut expected = Vec::new();
-        for (seat, text) in [(1, "a"), (2, "b"), (2, "c"), (1, "d"), (3, "e")] {
+        for (speaker, text) in [(1, "a"), (2, "b"), (2, "c"), (1, "d"), (3, "e")] {
             let mut lines = Lines::of("n");
             lines.push(text);
-            batch.add(seat, &lines);
-            expected.push((seat, lines.frames));
+            batch.add(speaker, &lines);
+            expected.push((speaker, lines.frames));
         }
-        let batch = batch.freeze(9);
+        let batch = batch.freeze(2, 4);
         assert_eq!((batch.lines, batch.before), (5, 4));
-        for (seat, pieces) in [(1, 2), (2, 2), (3, 1), (4, 1)] {
+        for (speaker, pieces) in [(1, 2), (2, 2), (3, 1), (4, 1)] {
             let mut frames = Vec::new();
-            batch.frames_but_of(seat, &mut frames);
-            let others = expected.iter().filter(|(from, _)| *from != seat);
+            batch.frames_but_of(speaker, &mut frames);
+            let others = expected.iter().filter(|(from, _)| *from != speaker);
             let others: Vec<_> = others.flat_map(|(_, frame)| frame.clone()).collect();
             assert_eq!((frames.concat(), frames.len()), (others, pieces));
         }
@@ -216,8 +175,8 @@ mod tests {
         lines.push("hi");
         lines.push("\x1b");
         assert_eq!(&lines.frames[2..17], b"127.0.0.1:1: hi");
-        let journal = "Received from 127.0.0.1:1: hi\nReceived from 127.0.0.1:1: \u{FFFD}\n";
-        assert_eq!(lines.journal, journal.as_bytes());
+        let log = "Received from 127.0.0.1:1: hi\nReceived from 127.0.0.1:1: \u{FFFD}\n";
+        assert_eq!(lines.log, log.as_bytes());
         assert_eq!(lines.count, 2);
     }
 }

@@ -1,40 +1,61 @@
-//! One client's stay: what it says goes to the room, what the room says goes to it, until one of
-//! the two ends. Why it ended is a value; one place turns it into a close code and a log line.
+//! One client's connection: what it says goes to the room, what the room says goes to it, until
+//! one of the two ends. Why it ended is a value; one place turns it into a close code and a log
+//! line.
+//!
+//! Speaking and hearing are two loops beside each other, and neither waits for the other: a client
+//! that reads slowly is still listened to, and one whose lines have to wait still hears.
 
 use std::fmt;
-use std::io::IoSlice;
+use std::io::Cursor;
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Chain, Join, SimplexStream, WriteHalf};
+use tokio::time::{sleep_until, timeout};
 use tokio_websockets::{CloseCode, Error, Message, WebSocketStream};
 
 use crate::protocol::close;
 use crate::protocol::keepalive::{Alarm, Keepalive};
 use crate::protocol::line;
 use crate::server::batch::Lines;
+use crate::server::frame;
 use crate::server::limits::Limits;
-use crate::server::log::Journal;
-use crate::server::room::{Closed, Seat};
+use crate::server::log::Log;
+use crate::server::room::{Closed, Speaker, Subscription};
+use crate::server::writer::{Writer, Written};
 
-/// Why a stay ended.
+/// The stream below the WebSocket library: it reads what was read too far during the handshake and
+/// then the socket, and it writes into a pipe that ends at the connection's [`Writer`].
+pub type Inlet<R> = Join<Chain<Cursor<Bytes>, R>, WriteHalf<SimplexStream>>;
+
+/// An open connection to one client.
 #[derive(Debug)]
+pub struct Connection<R, W> {
+    /// Where the client's messages come from.
+    pub ws: WebSocketStream<Inlet<R>>,
+    /// Where everything goes that the client gets.
+    pub writer: Writer<W>,
+}
+
+/// Why a connection ended.
+#[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Ended {
-    /// The client said goodbye.
-    Left,
+    /// The client said goodbye, with this code.
+    Left(CloseCode),
     /// The connection ended without a goodbye.
     Lost,
     /// The client sent what the protocol or this chat does not allow.
     Broke(CloseCode, &'static str),
-    /// A write made no progress within the limit.
+    /// The client took nothing for so long.
     Stuck(Duration),
     /// The client did not answer a ping within the limit.
     Silent(Duration),
     /// The server is shutting down.
-    RoomClosed,
+    Stopped,
 }
 
 impl Ended {
@@ -52,10 +73,10 @@ impl Ended {
     #[must_use]
     pub fn goodbye(&self) -> Option<(CloseCode, &'static str)> {
         match self {
-            Self::Left => Some((CloseCode::NORMAL_CLOSURE, "")),
+            Self::Left(code) => Some((*code, "")),
             Self::Broke(code, reason) => Some((*code, reason)),
             Self::Silent(_) => Some((CloseCode::POLICY_VIOLATION, "no answer to a ping")),
-            Self::RoomClosed => Some((CloseCode::GOING_AWAY, "server shutting down")),
+            Self::Stopped => Some((CloseCode::GOING_AWAY, "server shutting down")),
             Self::Lost | Self::Stuck(_) => None,
         }
     }
@@ -70,130 +91,173 @@ impl Ended {
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Left => write!(f, "left"),
+            Self::Left(_) => write!(f, "left"),
             Self::Lost => write!(f, "was lost"),
             Self::Broke(code, reason) => write!(f, "was closed: {reason} ({})", u16::from(*code)),
             Self::Stuck(limit) => write!(f, "was cut off: it took nothing for {limit:?}"),
             Self::Silent(limit) => write!(f, "was cut off: silent for {limit:?}"),
-            Self::RoomClosed => write!(f, "was told that the server is shutting down"),
+            Self::Stopped => write!(f, "was told that the server is shutting down"),
         }
     }
 }
 
-/// Relays between one client and the room until either ends.
-pub async fn relay<S>(
-    ws: &mut WebSocketStream<S>,
-    name: &str,
-    seat: &mut Seat,
-    journal: &Journal,
-    limits: &Limits,
-) -> Ended
+impl<R, W> Connection<R, W>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
 {
-    let mut stay = Stay {
-        ws,
-        name,
-        seat,
-        journal,
-        limits,
-    };
-    let mut keepalive = Keepalive::new(limits.quiet);
-    let mut held: Option<Hold> = None;
-    // A hold has run out: one message may pass, however far behind the reader is.
-    let mut pass = false;
-    let alarm = sleep_until(keepalive.due());
-    tokio::pin!(alarm);
-    loop {
-        // A reader is far behind: who speaks waits for it before the next word, for a bounded
-        // time. The word itself waits in its socket.
-        if !pass && held.is_none() && stay.seat.crowded() {
-            held = Some(Hold::now(limits));
-        }
-        let went_on = tokio::select! {
-            // The client speaks.
-            message = stay.ws.next(), if held.is_none() => {
-                keepalive.heard();
-                pass = false;
-                stay.said(message).await
-            }
+    /// Relays between the client called `name` and the room until either ends. After `stopping`
+    /// the client is not listened to any more, and hears what is left to hear.
+    pub async fn relay(
+        &mut self,
+        name: &str,
+        speaker: Speaker,
+        subscription: &mut Subscription,
+        log: &Log,
+        limits: &Limits,
+        stopping: impl Future,
+    ) -> Ended {
+        let keepalive = Mutex::new(Keepalive::new(limits.quiet));
+        let mut hearing = pin!(hear(&mut self.writer, subscription, &keepalive));
+        let speaking = Speaking {
+            ws: &mut self.ws,
+            name,
+            speaker,
+            log,
+            limits,
+            keepalive: &keepalive,
+        };
+        tokio::select! {
             // The room speaks.
-            batch = stay.seat.hear() => match batch {
-                Some(batch) => {
-                    let frames = stay.seat.gather(batch);
-                    stay.write(&frames).await
-                }
-                None => Err(Ended::RoomClosed),
-            },
-            // Is it still?
-            () = look_again(held.as_ref()), if held.is_some() => {
-                let crowded = stay.seat.still_crowded();
-                held = held.filter(|_| crowded).and_then(|hold| hold.longer(limits));
-                pass = crowded && held.is_none();
-                Ok(())
+            ended = &mut hearing => return ended,
+            // The client speaks.
+            ended = speaking.speak(stopping) => if ended != Ended::Stopped {
+                return ended;
             }
-            // Nothing came from the client for a while.
-            () = &mut alarm => {
-                let asked = stay.ask(&mut keepalive).await;
-                alarm.as_mut().reset(keepalive.due());
-                asked
+        }
+        tokio::select! {
+            ended = hearing => ended,
+            () = discard(self.ws.get_mut()) => Ended::Lost,
+        }
+    }
+
+    /// Sends what waits and a Close, ends the stream, and reads until the client has ended its own
+    /// (RFC 6455 7.1.1), all within the deadline for a goodbye. Whatever the library still wanted
+    /// to send stays behind: it could confirm what was not taken.
+    pub async fn close(&mut self, code: CloseCode, reason: &str, limits: &Limits) {
+        self.writer.push_ready_control();
+        self.writer.push([frame::close(code, reason)]);
+        let goodbye = async {
+            if self.writer.flush(false).await == Written::All
+                && self.writer.shutdown().await.is_ok()
+            {
+                let mut unread = [0; 1024];
+                let reader = self.ws.get_mut();
+                while matches!(reader.read(&mut unread).await, Ok(1..)) {}
             }
         };
-        if let Err(ended) = went_on {
-            return ended;
-        }
+        // Who does not take the goodbye in time does without.
+        let _ = timeout(limits.close, goodbye).await;
     }
 }
 
-fn length(message: &Result<Message, Error>) -> usize {
-    message
-        .as_ref()
-        .map_or(0, |message| message.as_payload().len())
+/// Reads and throws away, for ever. A socket that is closed while input is unread makes the
+/// system cut the connection, and the client would lose what is still on its way to it.
+async fn discard(reader: &mut (impl AsyncRead + Unpin)) {
+    let mut unread = [0; 1024];
+    while matches!(reader.read(&mut unread).await, Ok(1..)) {}
+    std::future::pending().await
 }
 
-/// When a held speaker looks again, and when it goes on in any case.
-struct Hold {
-    look: Instant,
-    end: Instant,
-}
-
-impl Hold {
-    fn now(limits: &Limits) -> Self {
-        let now = Instant::now();
-        Self {
-            look: now + limits.pause,
-            end: now + limits.hold,
-        }
-    }
-
-    fn longer(self, limits: &Limits) -> Option<Self> {
-        let look = self.look + limits.pause;
-        (look <= self.end).then_some(Self { look, ..self })
-    }
-}
-
-async fn look_again(held: Option<&Hold>) {
-    if let Some(hold) = held {
-        sleep_until(hold.look).await;
-    }
-}
-
-/// The parts of a stay.
-struct Stay<'a, S> {
-    ws: &'a mut WebSocketStream<S>,
-    name: &'a str,
-    seat: &'a mut Seat,
-    journal: &'a Journal,
-    limits: &'a Limits,
-}
-
-impl<'a, S> Stay<'a, S>
+/// The loop of one who hears: what the room says is written to the client.
+async fn hear<W>(
+    writer: &mut Writer<W>,
+    subscription: &mut Subscription,
+    keepalive: &Mutex<Keepalive>,
+) -> Ended
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    W: AsyncWrite + Unpin,
 {
+    let due = lock(keepalive).due();
+    let mut alarm = pin!(sleep_until(due));
+    loop {
+        match writer.flush(subscription.is_counted()).await {
+            Written::All => {}
+            Written::TooSlow => {
+                subscription.give_up();
+                continue;
+            }
+            Written::Stuck(limit) => return Ended::Stuck(limit),
+            Written::Broken => return Ended::Lost,
+        }
+        if writer.has_progressed() {
+            lock(keepalive).heard();
+        }
+        if writer.was_late() && subscription.has_everything() {
+            writer.caught_up();
+            if writer.keeps_up() {
+                subscription.catch_up();
+            }
+        }
+        tokio::select! {
+            frames = subscription.next_frames() => match frames {
+                Some(frames) => writer.push(frames),
+                None => return Ended::Stopped,
+            },
+            // The library answers a ping.
+            () = writer.push_control() => {}
+            // Nothing came from the client for a while.
+            () = &mut alarm => {
+                let mut keepalive = lock(keepalive);
+                match keepalive.alarm() {
+                    Alarm::Early => {}
+                    Alarm::Ask => writer.push([frame::PING]),
+                    Alarm::Dead => return Ended::Silent(keepalive.patience()),
+                }
+                alarm.as_mut().reset(keepalive.due());
+            }
+        }
+    }
+}
+
+/// A panic elsewhere leaves nothing half done in it.
+fn lock(keepalive: &Mutex<Keepalive>) -> MutexGuard<'_, Keepalive> {
+    keepalive.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What one who speaks needs: what the client sends is said to the room.
+struct Speaking<'a, R> {
+    ws: &'a mut WebSocketStream<Inlet<R>>,
+    name: &'a str,
+    speaker: Speaker,
+    log: &'a Log,
+    limits: &'a Limits,
+    keepalive: &'a Mutex<Keepalive>,
+}
+
+impl<'a, R> Speaking<'a, R>
+where
+    R: AsyncRead + Unpin,
+{
+    /// The loop of one who speaks. At the end nothing that was read is left unsaid, unless the
+    /// room refused it.
+    async fn speak(mut self, stopping: impl Future) -> Ended {
+        let mut stopping = pin!(stopping);
+        loop {
+            let message = tokio::select! {
+                message = self.ws.next() => message,
+                _ = &mut stopping => return Ended::Stopped,
+            };
+            lock(self.keepalive).heard();
+            if let Err(ended) = self.take_all(message).await {
+                return ended;
+            }
+        }
+    }
+
     /// Takes a message and those that are there already, and says their lines to the room: some
     /// batches of them at most, so that nobody's flood keeps the others waiting.
-    async fn said(&mut self, first: Option<Result<Message, Error>>) -> Result<(), Ended> {
+    async fn take_all(&mut self, first: Option<Result<Message, Error>>) -> Result<(), Ended> {
         let mut lines = Lines::of(self.name);
         let mut next = Some(first);
         let (mut messages, mut bytes) = (0, 0);
@@ -210,7 +274,7 @@ where
                 self.ws.next().now_or_never()
             };
         }
-        self.publish(&mut lines)?;
+        self.say(&mut lines).await?;
         if enough {
             tokio::task::yield_now().await;
         }
@@ -225,14 +289,14 @@ where
     ) -> Result<(), Ended> {
         let message = message.ok_or(Ended::Lost)?.map_err(Ended::by)?;
         if message.is_ping() {
-            // A pong says that everything before the ping was taken: so it is said first.
-            self.publish(lines)?;
+            // A pong says that everything before the ping was taken: so that is said first.
+            self.say(lines).await?;
             // The library has queued the pong. Unless each is written before the next ping is
-            // read, a peer that never reads makes that queue grow without end.
-            return self.flush().await;
+            // read, a client that never reads makes that queue grow without end.
+            return self.ws.flush().await.map_err(Ended::by);
         }
-        if message.is_close() {
-            return Err(Ended::Left);
+        if let Some((code, _)) = message.as_close() {
+            return Err(Ended::Left(code));
         }
         if message.is_binary() {
             return Err(Ended::Broke(
@@ -245,7 +309,7 @@ where
             for line in line::lines(text) {
                 // One message of many short lines grows by a name each: it becomes several.
                 if lines.frames.len() >= self.limits.batch {
-                    self.publish(lines)?;
+                    self.say(lines).await?;
                 }
                 lines.push(line);
             }
@@ -253,53 +317,29 @@ where
         Ok(())
     }
 
-    /// Says the lines, and leaves none.
-    fn publish(&mut self, lines: &mut Lines<'a>) -> Result<(), Ended> {
+    /// Says the lines to the room, as soon as it takes them, then to the log, and leaves none.
+    async fn say(&mut self, lines: &mut Lines<'a>) -> Result<(), Ended> {
         let lines = std::mem::replace(lines, Lines::of(self.name));
         if lines.count == 0 {
             return Ok(());
         }
-        self.journal.say_all(&lines.journal, lines.count);
-        self.seat.say(&lines).map_err(|Closed| Ended::RoomClosed)
-    }
-
-    /// Writes frames, all in one call if the system takes them; a write that makes no progress
-    /// for too long ends the stay.
-    async fn write(&mut self, frames: &[Bytes]) -> Result<(), Ended> {
-        // Between two arms the library's own queue is empty: each pong and ping was flushed at
-        // once. So nothing of it can end up inside our frames.
-        let mut slices: Vec<_> = frames.iter().map(|frames| IoSlice::new(frames)).collect();
-        let mut slices = &mut slices[..];
-        while !slices.is_empty() {
-            let written = self.ws.get_mut().write_vectored(slices);
-            match timeout(self.limits.write, written).await {
-                Ok(Ok(n)) if n > 0 => IoSlice::advance_slices(&mut slices, n),
-                Ok(_) => return Err(Ended::Lost),
-                Err(_) => return Err(Ended::Stuck(self.limits.write)),
+        let mut said = pin!(self.speaker.say(&lines));
+        let said = loop {
+            match timeout(self.limits.quiet / 2, &mut said).await {
+                Ok(said) => break said,
+                // It is not the client that is silent: nobody reads what it sends now.
+                Err(_) => lock(self.keepalive).heard(),
             }
-        }
+        };
+        said.map_err(|Closed| Ended::Stopped)?;
+        self.log.say_all(&lines.log, lines.count);
         Ok(())
     }
+}
 
-    /// Writes what the library has queued: pongs and pings.
-    async fn flush(&mut self) -> Result<(), Ended> {
-        match timeout(self.limits.write, self.ws.flush()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Ended::Lost),
-            Err(_) => Err(Ended::Stuck(self.limits.write)),
-        }
-    }
-
-    /// Pings a silent client; gives up on one that was asked and stayed silent.
-    async fn ask(&mut self, keepalive: &mut Keepalive) -> Result<(), Ended> {
-        match keepalive.alarm() {
-            Alarm::Early => Ok(()),
-            Alarm::Dead => Err(Ended::Silent(2 * self.limits.quiet)),
-            Alarm::Ask => {
-                // Only queues: the frame is small, and the queue is empty between two arms.
-                let _ = self.ws.feed(Message::ping("")).await;
-                self.flush().await
-            }
-        }
-    }
+/// Bytes of what a message carries.
+fn length(message: &Result<Message, Error>) -> usize {
+    message
+        .as_ref()
+        .map_or(0, |message| message.as_payload().len())
 }

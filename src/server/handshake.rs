@@ -1,35 +1,38 @@
-//! From a stranger's TCP stream to a WebSocket and a seat in the room, or a refusal with its
-//! HTTP status.
+//! From a stranger's stream to a connection in the room, or a refusal with its HTTP status.
 //!
 //! The library's `accept` reads a head of any length for any time and panics on some of them.
 //! So the head is read and judged here, and `accept` gets one of our own writing in which
 //! nothing is the stranger's but the key.
 
+use std::borrow::Cow;
+use std::io::Cursor;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{StatusCode, Uri};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Join, join, simplex};
 use tokio::time::timeout;
-use tokio_websockets::{Limits as WsLimits, ServerBuilder, WebSocketStream};
+use tokio_websockets::{Limits as WsLimits, ServerBuilder};
 
 use crate::protocol::close;
-use crate::protocol::head::{self, Fields, NoHead, Socket};
+use crate::protocol::head::{self, Fields, NoHead};
+use crate::protocol::line;
+use crate::server::connection::Connection;
 use crate::server::limits::Limits;
-use crate::server::room::{Room, Seat};
+use crate::server::room::{Room, Speaker, Subscription};
+use crate::server::writer::Writer;
 
 /// Why a stranger did not get in.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// It was answered with this status and this sentence.
-    Answered(StatusCode, &'static str),
+    Answered(StatusCode, Cow<'static, str>),
     /// It left, or its connection broke, before it had asked.
     Left,
 }
 
 const fn refuse(status: StatusCode, why: &'static str) -> Refusal {
-    Refusal::Answered(status, why)
+    Refusal::Answered(status, Cow::Borrowed(why))
 }
 
 /// Whom to let in.
@@ -41,34 +44,36 @@ pub struct Rules<'a> {
     pub full: bool,
 }
 
-/// Reads the request, answers it, and takes the seat just before the client can believe that it
+/// Who was let in: the connection, and its place in the room.
+pub type Accepted<R, W> = (Connection<R, W>, Speaker, Subscription);
+
+/// Reads the request, answers it, and enters the room just before the client can believe that it
 /// is connected, so that it misses nothing from then on.
 ///
 /// # Errors
 ///
 /// The stranger was refused, and has been told so.
-pub async fn accept(
-    mut stream: TcpStream,
+pub async fn accept<R, W>(
+    reader: R,
+    writer: W,
     rules: Rules<'_>,
     room: &Arc<Room>,
     limits: &Limits,
-) -> Result<(WebSocketStream<Socket>, Seat), Refusal> {
-    let upgraded = async {
-        let (key, rest) = request(&mut stream, rules, limits.head).await?;
-        let seat = room.enter().ok_or(refuse(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the server is shutting down",
-        ))?;
-        Ok((key, rest, seat))
-    };
-    match timeout(limits.handshake, upgraded)
-        .await
-        .unwrap_or(Err(LATE))
-    {
-        Ok((key, rest, seat)) => {
-            let opening = upgrade(stream, &key, rest, limits);
-            let ws = timeout(limits.handshake, opening).await.ok().flatten();
-            Ok((ws.ok_or(Refusal::Left)?, seat))
+) -> Result<Accepted<R, W>, Refusal>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut stream = join(reader, writer);
+    let asked = timeout(limits.handshake, request(&mut stream, rules, limits.head)).await;
+    let entered = asked.unwrap_or(Err(LATE)).and_then(|(key, rest)| {
+        let place = room.enter().ok_or(SHUTTING_DOWN)?;
+        Ok((key, rest, place))
+    });
+    match entered {
+        Ok((key, rest, (speaker, subscription))) => {
+            let connection = upgrade(stream, &key, &rest, limits).await;
+            Ok((connection.ok_or(Refusal::Left)?, speaker, subscription))
         }
         Err(refusal) => {
             let _ = timeout(limits.close, answer(&mut stream, &refusal)).await;
@@ -78,11 +83,14 @@ pub async fn accept(
 }
 
 /// Reads a request and returns its key and what came behind it.
-async fn request(
-    stream: &mut TcpStream,
+async fn request<S>(
+    stream: &mut S,
     rules: Rules<'_>,
     limit: usize,
-) -> Result<(String, Bytes), Refusal> {
+) -> Result<(String, Bytes), Refusal>
+where
+    S: AsyncRead + Unpin,
+{
     let head = head::read(stream, limit, plausible)
         .await
         .map_err(|none| match none {
@@ -101,6 +109,10 @@ async fn request(
 }
 
 const LATE: Refusal = refuse(StatusCode::REQUEST_TIMEOUT, "the request took too long");
+const SHUTTING_DOWN: Refusal = refuse(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "the server is shutting down",
+);
 const TOO_LARGE: StatusCode = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
 
 /// A method begins with a letter (RFC 9110 9.1 names no other); a TLS hello does not.
@@ -157,15 +169,11 @@ pub fn judge<'a>(head: &'a [u8], origins: &[String]) -> Result<&'a str, Refusal>
             "this server speaks WebSocket version 13",
         ));
     }
-    if fields.has("Origin")
-        && !fields
-            .only("Origin")
-            .is_some_and(|origin| origins.iter().any(|o| o == origin))
-    {
-        return Err(refuse(
-            StatusCode::FORBIDDEN,
-            "pages of this origin may not join: see server --allow-origin",
-        ));
+    if fields.has("Origin") {
+        let origin = fields.only("Origin").unwrap_or("several origins");
+        if !origins.iter().any(|allowed| allowed == origin) {
+            return Err(forbid(origin));
+        }
     }
     let key = fields.only("Sec-WebSocket-Key").filter(|key| is_key(key));
     key.ok_or(refuse(BAD, "Sec-WebSocket-Key is not 16 bytes in base64"))
@@ -178,29 +186,50 @@ fn is_key(key: &str) -> bool {
         if digits.len() == 21 && digits.iter().all(|b| digit(*b)))
 }
 
-/// Opens the WebSocket. `None` when the client left meanwhile.
-async fn upgrade(
-    stream: TcpStream,
+/// Refuses pages of an origin, which is the stranger's text: it is cleaned, and shortened.
+fn forbid(origin: &str) -> Refusal {
+    const SHOWN: usize = 100;
+    let shown: String = origin.chars().take(SHOWN).collect();
+    let why = format!(
+        "pages of {} may not join: see server --allow-origin",
+        line::clean(&shown)
+    );
+    Refusal::Answered(StatusCode::FORBIDDEN, why.into())
+}
+
+/// Opens the WebSocket. The library reads from the stream, behind the request of our own writing,
+/// and writes into a pipe to the connection's writer, which will send its answer first of all.
+/// `None` when the library does not agree, which our own request gives it no reason for.
+async fn upgrade<R, W>(
+    stream: Join<R, W>,
     key: &str,
-    rest: Bytes,
+    rest: &[u8],
     limits: &Limits,
-) -> Option<WebSocketStream<Socket>> {
+) -> Option<Connection<R, W>>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
     let request = format!(
         "GET / HTTP/1.1\r\nHost: chat\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
     );
-    let bytes = [request.as_bytes(), &rest].concat();
+    let bytes = Bytes::from([request.as_bytes(), rest].concat());
+    let (reader, socket) = stream.into_inner();
+    let (control, pipe) = simplex(limits.control);
+    let inlet = join(Cursor::new(bytes).chain(reader), pipe);
     let ws_limits = WsLimits::default().max_payload_len(Some(limits.message));
     let server = ServerBuilder::new().limits(ws_limits);
-    let (_, ws) = server
-        .accept(head::unread(stream, bytes.into()))
-        .await
-        .ok()?;
-    Some(ws)
+    let (_, ws) = server.accept(inlet).await.ok()?;
+    let writer = Writer::new(socket, control, limits);
+    Some(Connection { ws, writer })
 }
 
 /// Says no in HTTP.
-async fn answer(stream: &mut TcpStream, refusal: &Refusal) {
+async fn answer<S>(stream: &mut S, refusal: &Refusal)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let Refusal::Answered(status, why) = refusal else {
         return;
     };

@@ -8,7 +8,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::os::plain;
 use crate::server::limits::Limits;
-use crate::server::log::Journal;
+use crate::server::log::Log;
 
 /// A bound listener that rests when the system has no descriptor left.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl Listener {
     /// The next connection and the name of its other end. Errors are waited out, never returned:
     /// a listener that ends because one connection failed, or because descriptors ran out for a
     /// moment, is a server that is down. May be cancelled.
-    pub async fn accept(&mut self, journal: &Journal, limits: &Limits) -> (TcpStream, String) {
+    pub async fn accept(&mut self, log: &Log, limits: &Limits) -> (TcpStream, String) {
         loop {
             sleep_until(self.until).await;
             match self.tcp.accept().await {
@@ -71,13 +71,13 @@ impl Listener {
                     return (stream, peer.to_string());
                 }
                 Err(error) if is_the_peers(&error) => {}
-                Err(error) => self.tire(&error, journal, limits),
+                Err(error) => self.tire(&error, log, limits),
             }
         }
     }
 
     /// Rests, longer each time, and says so once a minute at most.
-    fn tire(&mut self, error: &io::Error, journal: &Journal, limits: &Limits) {
+    fn tire(&mut self, error: &io::Error, log: &Log, limits: &Limits) {
         let now = Instant::now();
         self.rest = (2 * self.rest).clamp(limits.rest, limits.rest_most);
         self.until = now + self.rest;
@@ -87,7 +87,7 @@ impl Listener {
         {
             self.told = Some(now);
             let why = plain(error);
-            journal.complain(format_args!(
+            log.complain(format_args!(
                 "cannot accept for now: {why} (newcomers wait)"
             ));
         }
@@ -115,7 +115,7 @@ fn bind_one(address: SocketAddr, limits: &Limits) -> io::Result<TcpListener> {
     // A server that was stopped can be started again at once.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(limits.backlog)
+    socket.listen(limits.accept_queue)
 }
 
 /// Makes a slow reader's progress visible. By default the system reports a socket as writable only

@@ -6,16 +6,19 @@
 //! neither says on its own that it dropped something.
 
 use std::fmt::Arguments;
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::os::plain;
 use crate::server::limits::Limits;
 
 /// Standard output and standard error, neither of which blocks.
 #[derive(Clone, Debug)]
-pub struct Journal {
+pub struct Log {
     out: Arc<Queue>,
     err: Arc<Queue>,
     strangers: Arc<Mutex<Strangers>>,
@@ -29,6 +32,8 @@ struct Queue {
     most: usize,
     /// How long a line may wait for others to be written with it.
     pause: Duration,
+    /// How long to wait after an error before the next attempt.
+    retry: Duration,
     waiting: Mutex<Waiting>,
     changed: Condvar,
 }
@@ -40,9 +45,9 @@ struct Waiting {
     dropped: u64,
     /// The thread is writing what it took.
     writing: bool,
-    /// The other end is closed; everything is thrown away.
+    /// Nothing can be written any more; everything is thrown away.
     closed: bool,
-    /// The program is about to end: no more pauses.
+    /// The program is about to end: no more pauses, and no second attempts.
     closing: bool,
 }
 
@@ -54,23 +59,30 @@ struct Strangers {
     untold: u64,
 }
 
-impl Journal {
+impl Log {
     /// Starts the two threads.
-    #[must_use]
-    pub fn open(limits: &Limits) -> Self {
-        let err = Queue::start(io::stderr(), limits, None);
-        let out = Queue::start(io::stdout(), limits, Some(err.clone()));
+    ///
+    /// # Errors
+    ///
+    /// The system does not let the two outputs be used.
+    pub fn open(limits: &Limits) -> io::Result<Self> {
+        // Without the standard library's buffers, so that after an error it is known what is
+        // written and what is not.
+        let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+        let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        let err = Queue::start(stderr, limits, None);
+        let out = Queue::start(stdout, limits, Some(err.clone()));
         let strangers = Strangers {
             since: Instant::now(),
             told: 0,
             untold: 0,
         };
-        Self {
+        Ok(Self {
             out,
             err,
             strangers: Arc::new(Mutex::new(strangers)),
             complaints: limits.complaints,
-        }
+        })
     }
 
     /// One line on standard output.
@@ -122,8 +134,9 @@ impl Queue {
         trouble: Option<Arc<Queue>>,
     ) -> Arc<Self> {
         let queue = Arc::new(Self {
-            most: limits.journal,
-            pause: limits.journal_pause,
+            most: limits.log,
+            pause: limits.log_pause,
+            retry: limits.log_retry,
             waiting: Mutex::default(),
             changed: Condvar::new(),
         });
@@ -149,51 +162,99 @@ impl Queue {
 
     /// The thread: one write for all that has gathered since the last.
     fn write_to(&self, mut sink: impl Write, trouble: Option<&Queue>) {
-        let mut text = Vec::new();
-        let mut waiting = lock(&self.waiting);
-        loop {
-            while waiting.text.is_empty() {
-                waiting = self
-                    .changed
-                    .wait(waiting)
-                    .unwrap_or_else(PoisonError::into_inner);
-            }
-            if !waiting.closing {
-                // A thread that woke for each line would cost the relay a core.
-                drop(waiting);
-                thread::sleep(self.pause);
-                waiting = lock(&self.waiting);
-            }
-            std::mem::swap(&mut waiting.text, &mut text);
-            waiting.writing = true;
-            drop(waiting);
-            let written = sink.write_all(&text).and_then(|()| sink.flush());
-            text.clear();
-            waiting = lock(&self.waiting);
-            waiting.writing = false;
-            waiting.closed |= written.is_err();
-            let dropped = std::mem::take(&mut waiting.dropped);
+        let complain = |what: &str| {
             if let Some(trouble) = trouble {
-                if waiting.closed {
-                    trouble.push(b"server: standard output is closed: the log ends here\n", 1);
-                } else if dropped > 0 {
-                    trouble.push(
-                        format!("server: {dropped} log lines dropped\n").as_bytes(),
-                        1,
-                    );
-                }
+                trouble.push(format!("server: {what}\n").as_bytes(), 1);
+            }
+        };
+        loop {
+            let (text, dropped) = self.take();
+            if dropped > 0 {
+                complain(&format!("{dropped} log lines dropped"));
+            }
+            let written = self.write(&mut sink, &text, &complain);
+            let mut waiting = lock(&self.waiting);
+            waiting.writing = false;
+            if let Err(error) = written {
+                complain(&format!(
+                    "the log on standard output ends here: {}",
+                    plain(&error)
+                ));
+                (waiting.closed, waiting.text) = (true, Vec::new());
             }
             self.changed.notify_all();
             if waiting.closed {
-                waiting.text = Vec::new();
                 return;
             }
         }
     }
 
+    /// Waits for text to write. Returns it, and how many lines were dropped before it.
+    fn take(&self) -> (Vec<u8>, u64) {
+        let mut waiting = lock(&self.waiting);
+        while waiting.text.is_empty() {
+            waiting = self
+                .changed
+                .wait(waiting)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        if !waiting.closing {
+            // A thread that woke for each line would cost the relay a core.
+            drop(waiting);
+            thread::sleep(self.pause);
+            waiting = lock(&self.waiting);
+        }
+        waiting.writing = true;
+        let dropped = std::mem::take(&mut waiting.dropped);
+        (std::mem::take(&mut waiting.text), dropped)
+    }
+
+    /// Writes all of the text. After an error it tries again and again, since a full disk often is
+    /// full for a moment only; unless the reader is gone, or the program ends.
+    fn write(
+        &self,
+        sink: &mut impl Write,
+        mut text: &[u8],
+        complain: impl Fn(&str),
+    ) -> io::Result<()> {
+        let mut failing = false;
+        while !text.is_empty() {
+            let error = match sink.write(text) {
+                Ok(n @ 1..) => {
+                    text = &text[n..];
+                    if std::mem::take(&mut failing) {
+                        complain("the log goes on");
+                    }
+                    continue;
+                }
+                Ok(_) => io::ErrorKind::WriteZero.into(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => error,
+            };
+            let mut waiting = lock(&self.waiting);
+            if error.kind() == io::ErrorKind::BrokenPipe || waiting.closing {
+                return Err(error);
+            }
+            if !std::mem::replace(&mut failing, true) {
+                let why = plain(&error);
+                complain(&format!(
+                    "cannot write the log to standard output: {why} (trying again)"
+                ));
+            }
+            let until = Instant::now() + self.retry;
+            while !waiting.closing && Instant::now() < until {
+                let left = until.saturating_duration_since(Instant::now());
+                let woken = self.changed.wait_timeout(waiting, left);
+                waiting = woken.unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+        Ok(())
+    }
+
     fn drain(&self, until: Instant) {
         let mut waiting = lock(&self.waiting);
         waiting.closing = true;
+        self.changed.notify_all();
         while !waiting.closed && (waiting.writing || !waiting.text.is_empty()) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {

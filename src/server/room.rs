@@ -1,8 +1,13 @@
-//! The room: what is said goes into a `tokio::sync::broadcast` channel in batches, and a count of
-//! lines lets a reader who fell behind be told the true number it missed.
+//! The room: what is said goes into a `tokio::sync::broadcast` channel in batches, and whoever
+//! speaks waits until the slowest reader that keeps up has space for it.
+//!
+//! The channel alone would not do: it overwrites its oldest batch when it is full, whoever has not
+//! read it. So the room counts, for each batch, the readers that it waits for and that have not
+//! taken it yet. As long as the oldest of these batches is too far behind, nobody's lines are let
+//! in. A reader that does not keep up is not counted any more: for it alone the channel overwrites,
+//! and it is told how many lines it missed.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -12,32 +17,62 @@ use tokio::sync::broadcast::{
     error::{RecvError, TryRecvError},
 };
 
-use crate::server::batch::{self, Batch, BatchMut, Lines};
+use crate::server::batch::{Batch, BatchMut, Lines};
+use crate::server::frame;
 use crate::server::limits::Limits;
 
-/// The room. It stays open until [`Room::close`].
+/// The room. It is open until [`Room::close`] and until its last speaker has left.
 #[derive(Debug)]
 pub struct Room {
-    now: Mutex<Now>,
+    state: Mutex<State>,
+    /// There are lines to publish, or the room is closed.
     said: Notify,
-    /// As [`Seat::crowded`] last said; read by everyone before each word.
-    crowded: AtomicBool,
-    ring: usize,
-    batch: usize,
-    gather: usize,
+    /// The speaker that holds this waits for space; the others wait for it, in the order they came.
+    floor: tokio::sync::Mutex<()>,
+    /// There is space again, or nobody may speak any more.
+    space: Notify,
+    limits: Limits,
 }
 
-/// What all seats share. A std Mutex guards it: nothing awaits while holding it.
+/// What all connections share. A std Mutex guards it, since nothing awaits while holding it.
 #[derive(Debug)]
-struct Now {
+struct State {
     /// `None` when the room is closed.
     batches: Option<broadcast::Sender<Arc<Batch>>>,
     /// What was said since the last batch.
     next: BatchMut,
-    /// How many lines were ever said.
+    /// How many lines are in batches that were published.
     lines: u64,
-    /// How many seats were ever taken.
-    seats: u64,
+    /// How many batches were published.
+    published: u64,
+    /// The last batches, from the oldest on that a counted reader has not taken.
+    backlog: VecDeque<Unread>,
+    /// Bytes of the backlog.
+    bytes: usize,
+    /// Readers that the room waits for.
+    counted: usize,
+    /// Connections that may still say something.
+    speakers: usize,
+    /// How many connections there ever were.
+    connections: u64,
+    phase: Phase,
+}
+
+/// A batch that counted readers have not taken.
+#[derive(Debug)]
+struct Unread {
+    readers: usize,
+    bytes: usize,
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// Everybody may enter and speak.
+    Open,
+    /// Nobody enters; those who speak say what they had read.
+    Closing,
+    /// Whoever still waits to speak is refused.
+    Refusing,
 }
 
 /// The room is closed: what was said did not get in.
@@ -48,167 +83,269 @@ impl Room {
     /// An empty room.
     #[must_use]
     pub fn open(limits: &Limits) -> Arc<Self> {
-        let batches = Some(broadcast::channel(limits.ring).0);
-        let now = Now {
-            batches,
+        let state = State {
+            batches: Some(broadcast::channel(limits.ring).0),
             next: BatchMut::default(),
             lines: 0,
-            seats: 0,
+            published: 0,
+            backlog: VecDeque::new(),
+            bytes: 0,
+            counted: 0,
+            speakers: 0,
+            connections: 0,
+            phase: Phase::Open,
         };
         Arc::new(Self {
-            now: Mutex::new(now),
+            state: Mutex::new(state),
             said: Notify::new(),
-            crowded: AtomicBool::new(false),
-            ring: limits.ring,
-            batch: limits.batch,
-            gather: limits.gather,
+            floor: tokio::sync::Mutex::new(()),
+            space: Notify::new(),
+            limits: limits.clone(),
         })
     }
 
-    /// Publishes what is said until the room is closed. Everyone who has something to say in the
+    /// Publishes what is said, until the room is closed. Everyone who has something to say in the
     /// same turn of the runtime says it before this task runs, so it becomes one batch, and each
     /// receiver takes it along in one write.
     pub async fn publish(self: Arc<Self>) {
-        loop {
+        while self.state().batches.is_some() {
             self.said.notified().await;
-            let mut now = self.now();
-            if now.batches.is_none() {
-                return;
-            }
-            self.send(&mut now);
+            self.send(&mut self.state());
         }
     }
 
-    /// Takes a seat: everything said from now on will be heard. `None` when the room is closed.
+    /// Enters: everything said from now on will be heard. `None` when the room is closed.
     #[must_use]
-    pub fn enter(self: &Arc<Self>) -> Option<Seat> {
-        let mut now = self.now();
-        self.send(&mut now); // what was said before is not for the newcomer
-        let batches = now.batches.as_ref()?.subscribe();
-        now.seats += 1;
-        let (id, heard) = (now.seats, now.lines);
-        drop(now);
-        Some(Seat {
+    pub fn enter(self: &Arc<Self>) -> Option<(Speaker, Subscription)> {
+        let mut state = self.state();
+        self.send(&mut state); // What was said before is not for the newcomer.
+        if state.phase > Phase::Open {
+            return None;
+        }
+        let batches = state.batches.as_ref()?.subscribe();
+        state.connections += 1;
+        state.speakers += 1;
+        state.counted += 1;
+        let id = state.connections;
+        let own = Arc::new(Mutex::default());
+        let subscription = Subscription {
             room: self.clone(),
             id,
             batches,
-            heard,
-            own: VecDeque::new(),
-        })
+            counted: true,
+            taken: state.published,
+            heard: state.lines,
+            own: own.clone(),
+        };
+        drop(state);
+        let room = self.clone();
+        Some((Speaker { room, id, own }, subscription))
     }
 
-    /// Closes the room: everyone still hears what was said, then the end.
+    /// Lets nobody enter any more. When the last speaker has left, the room is closed: everyone
+    /// still hears what was said, then the end.
     pub fn close(&self) {
-        let mut now = self.now();
-        self.send(&mut now);
-        now.batches = None;
-        self.said.notify_one();
+        self.begin(Phase::Closing);
     }
 
-    /// Sends what was said as one batch.
-    fn send(&self, now: &mut Now) {
-        if let Some(batches) = &now.batches
-            && !now.next.is_empty()
-        {
-            let batch = std::mem::take(&mut now.next).freeze(now.lines);
-            // An error means that nobody is there to hear it.
-            let _ = batches.send(Arc::new(batch));
-            self.measure(now);
+    /// Refuses what those who wait for space have to say.
+    pub fn refuse(&self) {
+        self.begin(Phase::Refusing);
+        self.space.notify_one();
+    }
+
+    fn begin(&self, phase: Phase) {
+        let mut state = self.state();
+        state.phase = phase;
+        self.send(&mut state);
+    }
+
+    /// Publishes what was said as one batch, if there is space, and ends the room if this was the
+    /// last one.
+    fn send(&self, state: &mut State) {
+        if !state.next.is_empty() && self.has_space(state) {
+            let (number, before) = (state.published, state.lines);
+            let batch = std::mem::take(&mut state.next).freeze(number, before);
+            state.published += 1;
+            state.lines += batch.lines;
+            if state.counted > 0 {
+                state.bytes += batch.bytes();
+                state.backlog.push_back(Unread {
+                    readers: state.counted,
+                    bytes: batch.bytes(),
+                });
+            }
+            if let Some(batches) = &state.batches {
+                // An error means that nobody is there to hear it.
+                let _ = batches.send(Arc::new(batch));
+            }
+        }
+        if state.phase > Phase::Open && state.speakers == 0 && state.next.is_empty() {
+            state.batches = None;
+            self.said.notify_one();
         }
     }
 
-    /// Whether the slowest reader is more than half the ring behind.
-    fn measure(&self, now: &Now) -> bool {
-        let behind = now.batches.as_ref().map_or(0, broadcast::Sender::len);
-        let crowded = behind > self.ring / 2;
-        self.crowded.store(crowded, Ordering::Relaxed);
-        crowded
+    /// Whether one more batch overwrites nothing that a counted reader has not taken.
+    fn has_space(&self, state: &State) -> bool {
+        state.backlog.len() < self.limits.ring && state.bytes < self.limits.backlog
     }
 
-    fn now(&self) -> MutexGuard<'_, Now> {
-        // A panic elsewhere has left the counts whole.
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes batches of the backlog as read by one counted reader: those from number `from` up to
+    /// `to`, which is not included.
+    fn release(&self, state: &mut State, from: u64, to: u64) {
+        let first = state.published - state.backlog.len() as u64;
+        for number in from.max(first)..to {
+            let place = usize::try_from(number - first).unwrap_or(usize::MAX);
+            if let Some(unread) = state.backlog.get_mut(place) {
+                unread.readers -= 1;
+            }
+        }
+        let mut freed = false;
+        while let Some(unread) = state.backlog.front()
+            && unread.readers == 0
+        {
+            state.bytes -= unread.bytes;
+            state.backlog.pop_front();
+            freed = true;
+        }
+        if freed {
+            self.send(state);
+            self.space.notify_one();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 }
 
-/// One client's place in the room.
+/// A panic while holding one of these locks leaves nothing half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Which of a connection's own lines its subscription has not passed yet: (number of the batch,
+/// lines in it). They come back to it from the room, and are neither shown to it nor missed by it.
+type OwnLines = Arc<Mutex<VecDeque<(u64, u64)>>>;
+
+/// One connection's right to speak in the room, until it is dropped.
 #[derive(Debug)]
-pub struct Seat {
+pub struct Speaker {
     room: Arc<Room>,
     id: u64,
-    batches: broadcast::Receiver<Arc<Batch>>,
-    /// How many of the room's lines are behind this seat: heard, missed, or its own.
-    heard: u64,
-    /// What this seat said and has not met again yet: (lines before it, its lines).
-    own: VecDeque<(u64, u64)>,
+    own: OwnLines,
 }
 
-impl Seat {
-    /// Says the lines to everyone else.
+impl Speaker {
+    /// Says the lines to everyone else, as soon as there is space for them. When this returns, all
+    /// counted readers will get them. If it is cancelled, nothing was said.
     ///
     /// # Errors
     ///
-    /// The room is closed.
-    pub fn say(&mut self, lines: &Lines<'_>) -> Result<(), Closed> {
-        let mut now = self.room.now();
-        if now.batches.is_none() {
-            return Err(Closed);
+    /// The room is closed, and the lines were not said.
+    pub async fn say(&self, lines: &Lines<'_>) -> Result<(), Closed> {
+        let _floor = self.room.floor.lock().await;
+        while !self.try_say(lines)? {
+            self.room.space.notified().await;
         }
-        if now.next.len() + lines.frames.len() > self.room.batch {
-            self.room.send(&mut now);
-        }
-        if now.next.is_empty() {
-            self.room.said.notify_one();
-        }
-        self.own.push_back((now.lines, lines.count));
-        now.lines += lines.count;
-        now.next.add(self.id, lines);
         Ok(())
     }
 
-    /// Whether the slowest reader was more than half the ring behind at the last batch, so that
-    /// who speaks should wait a moment. Costs next to nothing.
-    #[must_use]
-    pub fn crowded(&self) -> bool {
-        self.room.crowded.load(Ordering::Relaxed)
-    }
-
-    /// The same as of now.
-    #[must_use]
-    pub fn still_crowded(&self) -> bool {
-        self.room.measure(&self.room.now())
-    }
-
-    /// Waits for something to be said; `None` when the room is closed and all of it was heard.
-    /// May be cancelled: nothing is lost. What it returns belongs into [`Seat::gather`].
-    pub async fn hear(&mut self) -> Option<Arc<Batch>> {
-        loop {
-            match self.batches.recv().await {
-                Ok(batch) => return Some(batch),
-                Err(RecvError::Lagged(_)) => {} // still subscribed; `missed` will tell
-                Err(RecvError::Closed) => return None,
+    /// Says the lines if there is space.
+    fn try_say(&self, lines: &Lines<'_>) -> Result<bool, Closed> {
+        let room = &*self.room;
+        let mut state = room.state();
+        if state.batches.is_none() || state.phase == Phase::Refusing {
+            return Err(Closed);
+        }
+        if !state.next.is_empty() && state.next.len() + lines.frames.len() > room.limits.batch {
+            room.send(&mut state);
+            if !state.next.is_empty() {
+                return Ok(false);
             }
         }
+        if state.next.is_empty() {
+            room.said.notify_one();
+        }
+        state.next.add(self.id, lines);
+        self.note_own(state.published, lines.count);
+        Ok(true)
     }
 
-    /// The frames of this batch and of those that are there already, but for the seat's own.
-    pub fn gather(&mut self, first: Arc<Batch>) -> Vec<Bytes> {
+    /// Notes that `count` own lines are in the batch with this number.
+    fn note_own(&self, number: u64, count: u64) {
+        let mut own = lock(&self.own);
+        match own.back_mut() {
+            Some((last, lines)) if *last == number => *lines += count,
+            _ => own.push_back((number, count)),
+        }
+        // Of two batches that the channel keeps no longer, the subscription will miss both.
+        if own.len() > self.room.limits.ring + 2
+            && let Some((_, oldest)) = own.pop_front()
+            && let Some((_, next)) = own.front_mut()
+        {
+            *next += oldest;
+        }
+    }
+}
+
+impl Drop for Speaker {
+    fn drop(&mut self) {
+        let mut state = self.room.state();
+        state.speakers -= 1;
+        self.room.send(&mut state);
+    }
+}
+
+/// What one connection hears of the room.
+#[derive(Debug)]
+pub struct Subscription {
+    room: Arc<Room>,
+    id: u64,
+    batches: broadcast::Receiver<Arc<Batch>>,
+    /// The room waits for this reader.
+    counted: bool,
+    /// How many of the room's batches were taken or missed.
+    taken: u64,
+    /// How many of the room's lines were heard, missed, or its own.
+    heard: u64,
+    own: OwnLines,
+}
+
+impl Subscription {
+    /// Waits for something to be said, and returns its frames and those of what is there already,
+    /// but for this connection's own; what was missed stands among them as a line of its own.
+    /// `None` when the room is closed and all of it was heard. If it is cancelled, nothing is lost.
+    pub async fn next_frames(&mut self) -> Option<Vec<Bytes>> {
+        let first = loop {
+            match self.batches.recv().await {
+                Ok(batch) => break batch,
+                Err(RecvError::Lagged(_)) => {} // Still subscribed; `missed` will tell.
+                Err(RecvError::Closed) => return None,
+            }
+        };
         let (mut frames, mut bytes) = (Vec::new(), 0);
+        let from = self.taken;
         let mut next = Some(first);
         while let Some(batch) = next {
             let missed = self.missed(&batch);
             if missed > 0 {
-                frames.push(batch::missed(missed));
+                frames.push(frame::missed(missed));
             }
             batch.frames_but_of(self.id, &mut frames);
             bytes += batch.bytes();
-            next = if bytes < self.room.gather {
+            next = if bytes < self.room.limits.gather {
                 self.ready()
             } else {
                 None
             };
         }
-        frames
+        if self.counted {
+            let room = &self.room;
+            room.release(&mut room.state(), from, self.taken);
+        }
+        Some(frames)
     }
 
     /// The next batch if it is there already.
@@ -222,19 +359,58 @@ impl Seat {
         }
     }
 
-    /// How many lines of others were lost between the last batch and this one. A seat's own
-    /// lines are no loss to it.
+    /// How many lines of others were lost between the last batch and this one.
     fn missed(&mut self, batch: &Batch) -> u64 {
         let mut missed = batch.before - self.heard;
         self.heard = batch.before + batch.lines;
-        while let Some(&(before, lines)) = self.own.front()
-            && before < self.heard
+        self.taken = batch.number + 1;
+        let mut own = lock(&self.own);
+        while let Some(&(number, lines)) = own.front()
+            && number <= batch.number
         {
-            if before < batch.before {
+            if number < batch.number {
                 missed -= lines;
             }
-            self.own.pop_front();
+            own.pop_front();
         }
         missed
+    }
+
+    /// Whether everything that was published so far was taken.
+    #[must_use]
+    pub fn has_everything(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// Whether the room waits for this reader.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        self.counted
+    }
+
+    /// This reader is too slow: the room waits for it no longer.
+    pub fn give_up(&mut self) {
+        if std::mem::replace(&mut self.counted, false) {
+            let room = &self.room;
+            let mut state = room.state();
+            state.counted -= 1;
+            let published = state.published;
+            room.release(&mut state, self.taken, published);
+        }
+    }
+
+    /// This reader keeps up again: the room waits for it, if it has taken everything so far.
+    pub fn catch_up(&mut self) {
+        let mut state = self.room.state();
+        if !self.counted && self.taken == state.published {
+            self.counted = true;
+            state.counted += 1;
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.give_up();
     }
 }

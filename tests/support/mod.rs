@@ -3,6 +3,7 @@
 
 #![allow(dead_code)] // each test file uses its part
 
+pub mod memory;
 pub mod raw;
 pub mod window;
 

@@ -1,0 +1,75 @@
+//! The frames that the server encodes itself. A server's frames are not masked (RFC 6455 5.1), so
+//! they are the same for every receiver.
+
+use bytes::Bytes;
+use tokio_websockets::CloseCode;
+
+/// A ping without a payload (RFC 6455 5.5.2).
+pub const PING: Bytes = Bytes::from_static(&[0x89, 0]);
+
+/// The frame that tells a reader how many lines it did not get.
+#[must_use]
+pub fn missed(lines: u64) -> Bytes {
+    let mut frame = Vec::new();
+    text_frame(&mut frame, &["* ", &lines.to_string(), " messages missed"]);
+    frame.into()
+}
+
+/// A Close with its code and reason (RFC 6455 5.5.1). The reason is short: all of a control frame
+/// must fit into 125 bytes. Code 1005 means that there is no code, and is never sent (7.4.1).
+#[must_use]
+pub fn close(code: CloseCode, reason: &str) -> Bytes {
+    const FINAL_CLOSE: u8 = 0x88;
+    let mut payload = Vec::new();
+    if code != CloseCode::NO_STATUS_RECEIVED {
+        payload.extend_from_slice(&u16::from(code).to_be_bytes());
+        payload.extend_from_slice(reason.as_bytes());
+    }
+    let len = u8::try_from(payload.len()).unwrap_or(0);
+    [&[FINAL_CLOSE, len], &payload[..usize::from(len)]]
+        .concat()
+        .into()
+}
+
+/// Appends one final, unmasked text frame (RFC 6455 5.2) whose payload is `parts` joined.
+pub fn text_frame(out: &mut Vec<u8>, parts: &[&str]) {
+    const FINAL_TEXT: u8 = 0x81;
+    let len: usize = parts.iter().map(|part| part.len()).sum();
+    out.push(FINAL_TEXT);
+    match (u8::try_from(len), u16::try_from(len)) {
+        (Ok(short @ ..=125), _) => out.push(short),
+        (_, Ok(medium)) => {
+            out.push(126);
+            out.extend_from_slice(&medium.to_be_bytes());
+        }
+        _ => {
+            out.push(127);
+            out.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+    for part in parts {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::line;
+    use futures_util::{FutureExt, StreamExt};
+    use tokio_websockets::ClientBuilder;
+
+    /// The library on the other side is the judge of the encoding, at each form of the length.
+    #[test]
+    fn the_library_reads_what_is_encoded_here() {
+        for len in [0, 1, 125, 126, 65_535, 65_536, 100_000] {
+            let text = "x".repeat(len);
+            let mut frame = Vec::new();
+            text_frame(&mut frame, &[&text]);
+            let stream = tokio::io::join(&frame[..], tokio::io::sink());
+            let mut ws = ClientBuilder::new().take_over(stream);
+            let message = ws.next().now_or_never().unwrap().unwrap().unwrap();
+            assert_eq!(line::text(&message), Ok(&*text));
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! The one way out of a connection: whatever is sent to a client passes here, so that frames of
+//! the room and of the WebSocket library can never end up inside each other. It also measures how
+//! fast the client takes what is sent.
+
+use std::io::{self, IoSlice};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, SimplexStream};
+use tokio::task::unconstrained;
+use tokio::time::{Instant, timeout};
+
+use crate::server::limits::Limits;
+
+/// The sending side of a connection.
+#[derive(Debug)]
+pub struct Writer<W> {
+    socket: W,
+    /// Frames that the WebSocket library made: pongs.
+    control: ReadHalf<SimplexStream>,
+    /// What is to be written before anything else; the first may be half written.
+    unwritten: Vec<Bytes>,
+    pace: Pace,
+}
+
+/// How far a write came.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Written {
+    /// Everything was written.
+    All,
+    /// A client that is waited for takes less than it must. Writing can go on.
+    TooSlow,
+    /// The client has taken nothing for so long.
+    Stuck(Duration),
+    /// The connection is broken.
+    Broken,
+}
+
+impl<W> Writer<W>
+where
+    W: AsyncWrite + Unpin,
+{
+    /// Writes to `socket`, and what arrives in `control` as well.
+    #[must_use]
+    pub fn new(socket: W, control: ReadHalf<SimplexStream>, limits: &Limits) -> Self {
+        Self {
+            socket,
+            control,
+            unwritten: Vec::new(),
+            pace: Pace::new(limits),
+        }
+    }
+
+    /// Puts frames behind what is not written yet.
+    pub fn push(&mut self, frames: impl IntoIterator<Item = Bytes>) {
+        self.unwritten.extend(frames);
+    }
+
+    /// Waits until the library has something to send, and puts it behind the rest. May be
+    /// cancelled: nothing is lost.
+    pub async fn push_control(&mut self) {
+        let mut frames = BytesMut::new();
+        match self.control.read_buf(&mut frames).await {
+            Ok(1..) => self.unwritten.push(frames.freeze()),
+            // Its end: the library will send nothing any more.
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// The same with what is there already.
+    pub fn push_ready_control(&mut self) {
+        let _ = self.push_control().now_or_never();
+    }
+
+    /// Writes what waits; `counted` is whether others wait for this client. May be cancelled: the
+    /// rest waits on.
+    pub async fn flush(&mut self, counted: bool) -> Written {
+        while !self.unwritten.is_empty() {
+            let written = match unconstrained(self.write_once()).now_or_never() {
+                Some(written) => written,
+                None => match self.wait_to_write(counted).await {
+                    Ok(written) => written,
+                    Err(Written::All) => continue,
+                    Err(late) => return late,
+                },
+            };
+            match written {
+                Ok(n @ 1..) => {
+                    self.pace.pay(n);
+                    self.advance(n);
+                }
+                _ => return Written::Broken,
+            }
+        }
+        Written::All
+    }
+
+    /// Whether the client owes something, or was ever too slow.
+    #[must_use]
+    pub fn was_late(&self) -> bool {
+        self.pace.debt > 0 || self.pace.slow.is_some()
+    }
+
+    /// The client has taken everything there is: what it was late with is forgotten.
+    pub fn caught_up(&mut self) {
+        self.pace.debt = 0;
+    }
+
+    /// Whether the client has not been too slow during the last probation.
+    #[must_use]
+    pub fn keeps_up(&self) -> bool {
+        let pace = &self.pace;
+        pace.slow
+            .is_none_or(|slow| slow.elapsed() >= pace.probation)
+    }
+
+    /// Whether the client has taken something that waited, since this was last asked.
+    pub fn has_progressed(&mut self) -> bool {
+        std::mem::take(&mut self.pace.progressed)
+    }
+
+    /// Ends the stream, behind everything that was written.
+    ///
+    /// # Errors
+    ///
+    /// The connection is broken.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        self.socket.shutdown().await
+    }
+
+    /// One call of the system with all that waits.
+    async fn write_once(&mut self) -> io::Result<usize> {
+        const SLICES: usize = 64; // More in one call gain nothing.
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let count = self.unwritten.len().min(SLICES);
+        for (slice, bytes) in slices.iter_mut().zip(&self.unwritten) {
+            *slice = IoSlice::new(bytes);
+        }
+        self.socket.write_vectored(&slices[..count]).await
+    }
+
+    /// Waits until the system takes more, and keeps account of the time that takes.
+    async fn wait_to_write(&mut self, counted: bool) -> Result<io::Result<usize>, Written> {
+        let patience = self.pace.begin(counted);
+        match timeout(patience, self.write_once()).await {
+            Ok(written) => {
+                self.pace.end();
+                Ok(written)
+            }
+            // A last attempt has just failed, so the system really takes nothing now.
+            Err(_) => Err(self.pace.expire(counted)),
+        }
+    }
+
+    /// Takes `n` written bytes off what waits.
+    fn advance(&mut self, mut n: usize) {
+        let mut whole = 0;
+        for bytes in &mut self.unwritten {
+            if n < bytes.len() {
+                let _ = bytes.split_to(n);
+                break;
+            }
+            n -= bytes.len();
+            whole += 1;
+        }
+        self.unwritten.drain(..whole);
+    }
+}
+
+/// How fast a client takes what is sent to it, as an account: for each second in which the system
+/// takes no more, the client owes so many bytes; whatever it takes pays for it. Bytes and not only
+/// time decide, so that a client is not blamed when this server was the one without time: a client
+/// that was ready meanwhile takes much at once.
+#[derive(Debug)]
+struct Pace {
+    /// Bytes a second that the client owes while it is behind.
+    rate: u64,
+    /// The debt at which it is too slow.
+    allowance: u64,
+    probation: Duration,
+    stuck: Duration,
+    debt: u64,
+    /// Until when the debt is accounted, while a write waits.
+    since: Instant,
+    /// When the client last took something, while a write waits.
+    taken: Option<Instant>,
+    /// When the client was last too slow.
+    slow: Option<Instant>,
+    progressed: bool,
+}
+
+impl Pace {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            rate: limits.rate as u64,
+            allowance: limits.allowance as u64,
+            probation: limits.probation,
+            stuck: limits.stuck,
+            debt: 0,
+            since: Instant::now(),
+            taken: None,
+            slow: None,
+            progressed: false,
+        }
+    }
+
+    /// The system takes no more. Returns how long that can go on before it means something.
+    fn begin(&mut self, counted: bool) -> Duration {
+        let now = Instant::now();
+        let taken = *self.taken.get_or_insert(now);
+        self.since = now;
+        let until_stuck = (taken + self.stuck).saturating_duration_since(now);
+        if !counted {
+            return until_stuck;
+        }
+        let left = self.allowance.saturating_sub(self.debt);
+        until_stuck.min(Duration::from_micros(left * 1_000_000 / self.rate))
+    }
+
+    /// The system takes more.
+    fn end(&mut self) {
+        self.account(Instant::now());
+        (self.taken, self.progressed) = (None, true);
+    }
+
+    /// The system has taken nothing for as long as `begin` returned.
+    fn expire(&mut self, counted: bool) -> Written {
+        let now = Instant::now();
+        self.account(now);
+        if self.taken.is_some_and(|taken| now - taken >= self.stuck) {
+            return Written::Stuck(self.stuck);
+        }
+        if counted && self.slow == Some(now) {
+            return Written::TooSlow;
+        }
+        Written::All
+    }
+
+    /// Adds the time since `begin` to the debt.
+    fn account(&mut self, now: Instant) {
+        let micros = u64::try_from((now - self.since).as_micros()).unwrap_or(u64::MAX);
+        let owed = micros.saturating_mul(self.rate) / 1_000_000;
+        self.debt = self.allowance.min(self.debt.saturating_add(owed));
+        self.since = now;
+        if self.debt == self.allowance {
+            self.slow = Some(now);
+        }
+    }
+
+    /// The client has taken so many bytes.
+    fn pay(&mut self, bytes: usize) {
+        self.debt = self.debt.saturating_sub(bytes as u64);
+    }
+}

@@ -1,0 +1,58 @@
+//! A connection of the server in memory, so that a test can move its clock.
+
+use std::sync::Arc;
+
+use chat_pair::server::connection::Ended;
+use chat_pair::server::handshake::{Rules, accept};
+use chat_pair::server::limits::Limits;
+use chat_pair::server::log::Log;
+use chat_pair::server::room::Room;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
+use tokio::task::JoinHandle;
+
+use super::raw::REQUEST;
+
+/// A room that publishes.
+pub fn open(limits: &Limits) -> Arc<Room> {
+    let room = Room::open(limits);
+    tokio::spawn(room.clone().publish());
+    room
+}
+
+/// The far end of a connection that has entered the room, and why it will have ended. So many
+/// bytes fit between the two ends.
+pub async fn connect(
+    room: &Arc<Room>,
+    limits: &Limits,
+    bytes: usize,
+) -> (DuplexStream, JoinHandle<Ended>) {
+    let (near, mut far) = duplex(bytes);
+    let (room, limits) = (room.clone(), limits.clone());
+    let connection = tokio::spawn(async move {
+        let (reader, writer) = split(near);
+        let rules = Rules {
+            origins: &[],
+            full: false,
+        };
+        let accepted = accept(reader, writer, rules, &room, &limits).await;
+        let Ok((mut connection, speaker, mut subscription)) = accepted else {
+            panic!("not accepted");
+        };
+        let log = Log::open(&Limits {
+            log: 0,
+            ..limits.clone()
+        })
+        .unwrap();
+        let stopping = std::future::pending::<()>();
+        let name = "name";
+        connection
+            .relay(name, speaker, &mut subscription, &log, &limits, stopping)
+            .await
+    });
+    far.write_all(REQUEST.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(far.read_u8().await.unwrap());
+    }
+    (far, connection)
+}
