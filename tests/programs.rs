@@ -267,7 +267,10 @@ fn a_line_that_cannot_be_sent_is_named_and_the_rest_is_sent() {
         assert!(bob.line().ends_with(&format!(": {line}")));
     }
     assert_eq!(ann.err_line(), "client: line 2 is not UTF-8: not sent");
-    assert_eq!(ann.err_line(), "client: line 4 is too long: not sent");
+    assert_eq!(
+        ann.err_line(),
+        "client: line 4 is too long: 16385 bytes of at most 16384 (--max-message): not sent"
+    );
     assert_eq!(ann.err_line(), "client: 2 lines were not sent");
     assert_eq!(ann.exit(), 1);
 }

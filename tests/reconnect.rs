@@ -218,7 +218,8 @@ fn in_the_middle_of_a_pipe(signal: &str, why: &str) {
         assert_eq!(server.line(), format!("Received from {again}: {number}"));
     }
     drop(input);
-    assert_eq!(ann.exit(), 0);
+    // The exit code tells whether everything is known to have arrived.
+    assert_eq!(ann.exit(), i32::from(!doubtful.is_empty()));
 }
 
 /// A line that was sent may have arrived; sending it again could say it twice.

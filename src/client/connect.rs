@@ -61,7 +61,7 @@ impl fmt::Display for Address {
 
 /// Why there is no connection; shown behind "cannot connect to ws://…: ".
 #[derive(Debug)]
-pub enum Failed {
+pub enum ConnectError {
     /// The name has no address.
     Name(io::Error),
     /// No address took the connection.
@@ -78,7 +78,7 @@ pub enum Failed {
     HungUp,
 }
 
-impl fmt::Display for Failed {
+impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name(_) => write!(f, "the name is not known (is it spelled right?)"),
@@ -109,23 +109,25 @@ impl fmt::Display for Failed {
 pub async fn connect(
     address: &Address,
     limits: &Limits,
-) -> Result<WebSocketStream<Socket>, Failed> {
-    let late = |_| Failed::Late(limits.connect);
+) -> Result<WebSocketStream<Socket>, ConnectError> {
+    let late = |_| ConnectError::Late(limits.connect);
     tokio::time::timeout(limits.connect, open(address, limits))
         .await
         .map_err(late)?
 }
 
-async fn open(address: &Address, limits: &Limits) -> Result<WebSocketStream<Socket>, Failed> {
+async fn open(address: &Address, limits: &Limits) -> Result<WebSocketStream<Socket>, ConnectError> {
     let uri = &address.uri;
     // A URL writes an IPv6 address in brackets; the resolver wants it without.
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     let port = uri.port_u16().unwrap_or(80);
     let found: Vec<_> = lookup_host((host, port))
         .await
-        .map_err(Failed::Name)?
+        .map_err(ConnectError::Name)?
         .collect();
-    let mut stream = TcpStream::connect(&*found).await.map_err(Failed::Tcp)?;
+    let mut stream = TcpStream::connect(&*found)
+        .await
+        .map_err(ConnectError::Tcp)?;
     // A typed line is small and should leave at once. Failing is no reason to stay away.
     let _ = stream.set_nodelay(true);
     let rest = handshake(&mut stream, uri, limits).await?;
@@ -139,26 +141,30 @@ async fn open(address: &Address, limits: &Limits) -> Result<WebSocketStream<Sock
 ///
 /// The library reads a head of any length and panics on some answers, so it gets the answer
 /// through memory, after a look at it.
-async fn handshake(stream: &mut TcpStream, uri: &Uri, limits: &Limits) -> Result<Bytes, Failed> {
+async fn handshake(
+    stream: &mut TcpStream,
+    uri: &Uri,
+    limits: &Limits,
+) -> Result<Bytes, ConnectError> {
     let (library, mut ours) = tokio::io::duplex(2 * limits.head);
     let builder = ClientBuilder::from_uri(uri.clone());
     let agreed = async {
         builder
             .connect_on(library)
             .await
-            .map_err(|_| Failed::Handshake)
+            .map_err(|_| ConnectError::Handshake)
     };
     let carried = async {
         let request = head::read(&mut ours, limits.head, |_| true).await?;
         stream
             .write_all(&request.bytes)
             .await
-            .map_err(|_| Failed::HungUp)?;
+            .map_err(|_| ConnectError::HungUp)?;
         let answer = head::read(stream, limits.head, plausible).await?;
         look(&answer, stream).await?;
         ours.write_all(&answer.bytes)
             .await
-            .map_err(|_| Failed::Handshake)?;
+            .map_err(|_| ConnectError::Handshake)?;
         Ok(answer.rest)
     };
     let (_, rest) = tokio::try_join!(agreed, carried)?;
@@ -172,7 +178,7 @@ fn plausible(start: &[u8]) -> bool {
         .all(|(got, wanted)| got == wanted)
 }
 
-impl From<NoHead> for Failed {
+impl From<NoHead> for ConnectError {
     fn from(none: NoHead) -> Self {
         match none {
             NoHead::Left | NoHead::Io(_) => Self::HungUp,
@@ -183,14 +189,16 @@ impl From<NoHead> for Failed {
 
 /// Looks at an answer before the library does: its status, and the length of the one field that
 /// the library decodes into a fixed space.
-async fn look(answer: &Head, stream: &mut TcpStream) -> Result<(), Failed> {
+async fn look(answer: &Head, stream: &mut TcpStream) -> Result<(), ConnectError> {
     let mut fields = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut fields);
-    response.parse(&answer.bytes).map_err(|_| Failed::NotHttp)?;
-    let status = response.code.ok_or(Failed::NotHttp)?;
+    response
+        .parse(&answer.bytes)
+        .map_err(|_| ConnectError::NotHttp)?;
+    let status = response.code.ok_or(ConnectError::NotHttp)?;
     if status != 101 {
         let said = sentence(&answer.rest, stream).await;
-        return Err(Failed::Status(status, said));
+        return Err(ConnectError::Status(status, said));
     }
     // RFC 6455 4.1: each of these is a reason to fail, and the library looks at the key alone. It
     // decodes that into a space of 20 bytes, which are 27 digits of base64 and one `=`.
@@ -204,7 +212,7 @@ async fn look(answer: &Head, stream: &mut TcpStream) -> Result<(), Failed> {
     if agreed {
         Ok(())
     } else {
-        Err(Failed::Handshake)
+        Err(ConnectError::Handshake)
     }
 }
 

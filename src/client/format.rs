@@ -8,7 +8,7 @@ use serde_json::json;
 
 /// What to make of a line.
 #[derive(Clone, Debug, Default)]
-pub struct Look {
+pub struct Format {
     /// A colour for each sender.
     pub colours: bool,
     /// Local time before each line.
@@ -68,7 +68,7 @@ impl<'a> Line<'a> {
     }
 }
 
-impl Look {
+impl Format {
     /// A line from the server as it is shown, without a line end. The line has been made safe.
     #[must_use]
     pub fn line(&mut self, line: &str) -> String {
@@ -110,23 +110,23 @@ mod tests {
 
     #[test]
     fn plain_lines_are_as_they_came() {
-        assert_eq!(Look::default().line("127.0.0.1:1: hi"), "127.0.0.1:1: hi");
+        assert_eq!(Format::default().line("127.0.0.1:1: hi"), "127.0.0.1:1: hi");
         assert_eq!(
-            Look::default().line("* 3 messages missed"),
+            Format::default().line("* 3 messages missed"),
             "* 3 messages missed"
         );
     }
 
     #[test]
     fn a_sender_keeps_its_colour_and_the_text_has_none() {
-        let mut look = Look {
+        let mut format = Format {
             colours: true,
-            ..Look::default()
+            ..Format::default()
         };
-        let line = look.line("127.0.0.1:1: a: b");
-        assert_eq!(line, look.line("127.0.0.1:1: a: b"));
+        let line = format.line("127.0.0.1:1: a: b");
+        assert_eq!(line, format.line("127.0.0.1:1: a: b"));
         assert!(line.ends_with("m127.0.0.1:1\x1b[m: a: b"), "{line}");
-        assert_eq!(look.line("* 3 messages missed"), "* 3 messages missed");
+        assert_eq!(format.line("* 3 messages missed"), "* 3 messages missed");
     }
 
     #[test]
@@ -146,12 +146,12 @@ mod tests {
 
     #[test]
     fn json_tells_who_and_what() {
-        let mut look = Look {
+        let mut format = Format {
             json: true,
-            ..Look::default()
+            ..Format::default()
         };
         let mut read =
-            |line: &str| serde_json::from_str::<serde_json::Value>(&look.line(line)).unwrap();
+            |line: &str| serde_json::from_str::<serde_json::Value>(&format.line(line)).unwrap();
         let message = read("[::1]:5: say \"hi\"\t\\");
         assert_eq!(message["from"], "[::1]:5");
         assert_eq!(message["text"], "say \"hi\"\t\\");
@@ -161,11 +161,11 @@ mod tests {
 
     #[test]
     fn a_time_stands_before_the_line() {
-        let look = Look {
+        let format = Format {
             times: true,
-            ..Look::default()
+            ..Format::default()
         };
-        let line = look.own("> ", "hi");
+        let line = format.own("> ", "hi");
         let (time, own) = line.split_at(9);
         assert_eq!(own, "> hi");
         assert!(time.chars().zip("00:00:00 ".chars()).all(|(got, form)| {
