@@ -9,6 +9,7 @@ use std::net::{Shutdown, TcpListener};
 use std::process::Output;
 use std::thread;
 
+use support::raw::RawServer;
 use support::{Program, Server};
 
 /// Runs a program to its end with nothing to read.
@@ -73,9 +74,9 @@ fn a_wrong_flag_is_one_line_and_exit_2() {
     );
     fails(
         "client",
-        &["a"],
+        &["8080"],
         2,
-        "invalid value 'a' for '[URL]': a chat is at ws://HOST:PORT, for instance ws://127.0.0.1:8080 (see client --help)",
+        "invalid value '8080' for '[URL]': a chat is at ws://HOST:PORT, for instance ws://127.0.0.1:8080 (see client --help)",
     );
 }
 
@@ -83,7 +84,7 @@ fn a_wrong_flag_is_one_line_and_exit_2() {
 fn a_url_that_makes_no_sense_is_one_line_and_exit_2() {
     const FORM: &str = "a chat is at ws://HOST:PORT, for instance ws://127.0.0.1:8080";
     for (url, why) in [
-        ("localhost:8080", FORM),
+        (":8080", FORM),
         ("http://127.0.0.1:8080", FORM),
         ("ws://", FORM),
         ("ws://user@127.0.0.1:8080", FORM),
@@ -162,6 +163,42 @@ fn what_is_not_a_chat_is_named() {
             &format!("cannot connect to {url}: {why}"),
         );
     }
+}
+
+/// A web server keeps its connection open behind an answer, and a page need not be read.
+#[test]
+fn an_answer_on_a_connection_that_stays_open_is_told_at_once() {
+    const BAD_GATEWAY: &[u8] = b"HTTP/1.1 502 X\r\nContent-Length: 12\r\n\r\nbad gateway\n";
+    const PAGE: &[u8] = b"HTTP/1.1 404 X\r\nContent-Length: 9999\r\n\r\n<html>";
+    const ENDLESS: &[u8] = b"HTTP/1.1 403 X\r\n\r\nno entry\n";
+    for (answer, why) in [
+        (BAD_GATEWAY, "refused: bad gateway (HTTP 502)"),
+        (
+            PAGE,
+            "what listens there answered HTTP 404, not a WebSocket",
+        ),
+        (ENDLESS, "refused: no entry (HTTP 403)"),
+    ] {
+        let listener = RawServer::listen();
+        let url = listener.url();
+        let mut client = Program::start("client", &[&url]);
+        let mut server = listener.tcp();
+        server.head();
+        server.send(answer);
+        let line = format!("client: cannot connect to {url}: {why}");
+        assert_eq!(client.err_line(), line);
+        assert_eq!(client.exit(), 1);
+    }
+}
+
+#[test]
+fn a_url_without_its_scheme_is_a_chat() {
+    let mut server = Server::start();
+    let host = format!("127.0.0.1:{}", server.port);
+    let mut client = Program::start("client", &[&host]);
+    let connected = format!("client: connected to ws://{host} (Ctrl+C or Ctrl+D leaves)");
+    assert_eq!(client.err_line(), connected);
+    server.joined();
 }
 
 #[test]

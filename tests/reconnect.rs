@@ -405,6 +405,8 @@ fn without_the_flag_the_first_loss_is_the_end() {
         assert_eq!(ann.exit(), 1);
         assert_eq!((ann.rest(), ann.err_rest()), (vec![], vec![why.clone()]));
         assert_eq!(window.exit(), 1);
+        // A person may not know that there is a remedy.
+        let why = format!("{why}; with --reconnect it would try again");
         window.is_restored(&[&why, ""]);
     }
     let port = Port::hold();

@@ -363,11 +363,11 @@ fn a_server_that_goes_restores_the_terminal() {
     for (signal, why) in [
         (
             "INT",
-            "client: the server closed the chat: server shutting down (1001, going away)",
+            "client: the server closed the chat: server shutting down (1001, going away); with --reconnect it would try again",
         ),
         (
             "KILL",
-            "client: connection lost: the server went away without a goodbye",
+            "client: connection lost: the server went away without a goodbye; with --reconnect it would try again",
         ),
     ] {
         let mut chat = Chat::start(40, 8);

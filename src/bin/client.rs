@@ -78,7 +78,8 @@ async fn talk(flags: &Flags, chat: &mut Chat) -> Over {
                 chat.console.note(&connected);
                 match Connection::new(ws, chat).talk().await {
                     Ended::Over(over) => return over,
-                    lost => lost.to_string(),
+                    lost if flags.reconnect || !chat.console.is_terminal() => lost.to_string(),
+                    lost => format!("{lost}; with --reconnect it would try again"),
                 }
             }
             Err(error) => format!("cannot connect to {url}: {error}"),

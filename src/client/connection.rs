@@ -14,12 +14,13 @@ use crate::client::chat::{Chat, Over, UNCONFIRMED};
 use crate::client::console::Event;
 use crate::client::limits::Limits;
 use crate::client::outbox::Outbox;
+use crate::client::socket::ReadToEnd;
 use crate::protocol::keepalive::{Alarm, Keepalive};
 use crate::protocol::{close, line};
 
 /// A WebSocket, and the chat that goes over it.
 pub struct Connection<'c, S> {
-    ws: WebSocketStream<S>,
+    ws: WebSocketStream<ReadToEnd<S>>,
     chat: &'c mut Chat,
     keepalive: Keepalive,
     /// Pings that came since all was sent; the library has queued a pong for each.
@@ -97,7 +98,7 @@ enum Traffic {
 impl<'c, S: AsyncRead + AsyncWrite + Unpin> Connection<'c, S> {
     /// A WebSocket that was just opened.
     #[must_use]
-    pub fn new(ws: WebSocketStream<S>, chat: &'c mut Chat) -> Self {
+    pub fn new(ws: WebSocketStream<ReadToEnd<S>>, chat: &'c mut Chat) -> Self {
         Self {
             ws,
             keepalive: Keepalive::new(chat.limits.quiet),
@@ -119,7 +120,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Connection<'c, S> {
     async fn run(&mut self) -> Ended {
         loop {
             let reading = !self.chat.is_full() && self.goodbye.is_none();
-            let sending = self.goodbye.is_none() && self.closed.is_none();
+            let sending = self.sends();
             let listening = self.chat.console.has_room();
             let deadline = self.deadline();
             let Chat {
@@ -146,6 +147,11 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Connection<'c, S> {
                 return ended;
             }
         }
+    }
+
+    /// Whether lines may be sent: nobody has said goodbye, and the link is whole.
+    fn sends(&self) -> bool {
+        self.goodbye.is_none() && self.closed.is_none() && !self.ws.get_ref().is_broken()
     }
 
     fn typed(&mut self, event: Event) -> Option<Ended> {
@@ -327,7 +333,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Connection<'c, S> {
 /// Sends what waits in the outbox and receives what comes. One future for both, since neither may
 /// wait for the other: two ends that write and do not read would wait for ever.
 async fn exchange<S>(
-    ws: &mut WebSocketStream<S>,
+    ws: &mut WebSocketStream<ReadToEnd<S>>,
     outbox: &mut Outbox,
     pongs: &mut usize,
     limits: &Limits,
@@ -338,21 +344,25 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     poll_fn(|cx| {
-        // That nothing can be sent any more, what is received will tell.
+        let mut sent = false;
         if let Poll::Ready(Ok(())) = ws.poll_flush_unpin(cx) {
             *pongs = 0;
-            if sending && outbox.waiting() > 0 {
-                for message in outbox.batch(limits.batch) {
-                    let _ = ws.start_send_unpin(message);
-                }
-                return Poll::Ready(Traffic::Sent);
+            for message in outbox.batch(if sending { limits.batch } else { 0 }) {
+                sent |= ws.start_send_unpin(message).is_ok();
             }
         }
         // While the server does not take our pongs, their queue must not grow.
-        if listening && *pongs < limits.queue {
-            return ws.poll_next_unpin(cx).map(Traffic::Received);
+        if listening
+            && *pongs < limits.queue
+            && let Poll::Ready(message) = ws.poll_next_unpin(cx)
+        {
+            return Poll::Ready(Traffic::Received(message));
         }
-        Poll::Pending
+        if sent {
+            Poll::Ready(Traffic::Sent)
+        } else {
+            Poll::Pending
+        }
     })
     .await
 }

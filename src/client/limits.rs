@@ -13,6 +13,8 @@ pub struct Limits {
     pub head: usize,
     /// A name lookup, a TCP connection and a handshake.
     pub connect: Duration,
+    /// The body of an HTTP answer that is no WebSocket: a sentence that says why.
+    pub sentence: Duration,
     /// A goodbye: Close, its answer, the end of the TCP stream.
     pub close: Duration,
     /// Silence before a ping, and again how long its answer may take.
@@ -41,6 +43,7 @@ impl Limits {
         message: MESSAGE,
         head: HEAD,
         connect: Duration::from_secs(10),
+        sentence: Duration::from_secs(1),
         close: CLOSE,
         quiet: QUIET,
         last_words: Duration::from_millis(300),

@@ -1,7 +1,8 @@
 //! The half that people type into.
 //!
 //! - [`connect`]: from a URL to a WebSocket; [`backoff`]: how long to wait before the next try
-//! - [`connection`]: one WebSocket's life, with the `select!` over typed lines and frames
+//! - [`connection`]: one WebSocket's life, with the `select!` over typed lines and frames;
+//!   [`socket`]: the stream below it
 //! - [`chat`]: what stays while connections come and go; [`outbox`]: the lines on their way
 //! - [`console`]: the two ends, a person's [`terminal`] or a [`pipe`]; [`mod@format`]: how a line looks
 //! - [`flags`], [`limits`]
@@ -16,4 +17,5 @@ pub mod format;
 pub mod limits;
 pub mod outbox;
 pub mod pipe;
+pub mod socket;
 pub mod terminal;
