@@ -191,6 +191,55 @@ fn an_answer_on_a_connection_that_stays_open_is_told_at_once() {
     }
 }
 
+/// Each of the client's switches is what its variable says, and an empty one is none.
+#[test]
+fn a_variable_says_yes_or_no() {
+    for (value, yes) in [
+        ("1", true),
+        ("true", true),
+        ("Yes", true),
+        ("ON", true),
+        ("0", false),
+        ("False", false),
+        ("no", false),
+        ("off", false),
+        ("", false),
+    ] {
+        let mut server = Server::start();
+        let mut command = Program::command("client");
+        let client = Program::spawn(command.arg(server.url()).env("CHAT_JSON", value));
+        let (mut client, mut bob) = (client, Program::client(server.port));
+        server.joined();
+        server.joined();
+        bob.type_line("hello");
+        assert_eq!(client.line().starts_with('{'), yes, "CHAT_JSON={value}");
+    }
+    let mut command = Program::command("client");
+    let mut client = Program::spawn(command.env("CHAT_RECONNECT", "perhaps"));
+    let why = "it is 1, true, yes or on; or 0, false, no or off (see client --help)";
+    let line = format!("client: invalid value 'perhaps' for '--reconnect': {why}");
+    assert_eq!((client.exit(), client.err_rest()), (2, vec![line]));
+}
+
+/// As `CHAT_URL= client` in a shell, or a line that was left empty in a file of variables.
+#[test]
+fn an_empty_variable_is_unset() {
+    let mut command = Program::command("server");
+    command.args(["--listen", "127.0.0.1:0"]);
+    for name in ["MAX_MESSAGE", "MAX_CONNECTIONS", "THREADS", "ALLOW_ORIGIN"] {
+        command.env(format!("CHAT_{name}"), "");
+    }
+    let server = Server::spawn(&mut command);
+    let mut command = Program::command("client");
+    for name in ["URL", "MAX_MESSAGE", "WAIT", "RECONNECT", "TIMESTAMPS"] {
+        command.env(format!("CHAT_{name}"), "");
+    }
+    let mut client = Program::spawn(command.arg(server.url()));
+    assert!(client.err_line().starts_with("client: connected to "));
+    client.end_input();
+    assert_eq!(client.exit(), 0);
+}
+
 #[test]
 fn a_url_without_its_scheme_is_a_chat() {
     let mut server = Server::start();
@@ -284,7 +333,7 @@ fn piped_lines_arrive_in_order_before_the_client_ends() {
     ann.end_input();
     assert_eq!((ann.exit(), ann.rest()), (0, vec![]));
     // The client has ended, so the server has taken everything: it comes before the goodbye.
-    for line in ["a", "b", "last"] {
+    for line in ["a", "", "", "b", "last"] {
         assert_eq!(server.line(), format!("Received from {name}: {line}"));
         assert_eq!(bob.line(), format!("{name}: {line}"));
     }
