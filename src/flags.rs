@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::builder::{OsStr, Resettable};
 use clap::error::ErrorKind;
 
 use crate::protocol::limits::MESSAGE_MOST;
@@ -27,14 +28,33 @@ pub fn number(text: &str, least: usize, most: usize) -> Result<usize, String> {
     number.ok_or(format!("it is a number from {least} to {most}"))
 }
 
-/// The flags as given.
+/// Whether something is on, as a variable gives it.
+///
+/// # Errors
+///
+/// What the word has to be.
+pub fn switch(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err("it is 1, true, yes or on; or 0, false, no or off".to_owned()),
+    }
+}
+
+/// The flags as given. A variable that is empty counts as unset.
 ///
 /// # Errors
 ///
 /// The program is over: help was asked for (0), or the flags make no sense (2) and one line on
 /// standard error says why.
 pub fn parse<T: Parser>(program: &str) -> Result<T, ExitCode> {
-    T::try_parse().map_err(|error| {
+    let command = T::command().mut_args(|arg| match arg.get_env().map(std::env::var_os) {
+        Some(Some(value)) if value.is_empty() => arg.env(Resettable::<OsStr>::Reset),
+        _ => arg,
+    });
+    let matches = command.try_get_matches();
+    let flags = matches.and_then(|matches| T::from_arg_matches(&matches));
+    flags.map_err(|error| {
         if matches!(
             error.kind(),
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion

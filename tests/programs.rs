@@ -9,6 +9,7 @@ use std::net::{Shutdown, TcpListener};
 use std::process::Output;
 use std::thread;
 
+use support::raw::RawServer;
 use support::{Program, Server};
 
 /// Runs a program to its end with nothing to read.
@@ -73,9 +74,9 @@ fn a_wrong_flag_is_one_line_and_exit_2() {
     );
     fails(
         "client",
-        &["a"],
+        &["8080"],
         2,
-        "invalid value 'a' for '[URL]': a chat is at ws://HOST:PORT, for instance ws://127.0.0.1:8080 (see client --help)",
+        "invalid value '8080' for '[URL]': a chat is at ws://HOST:PORT, for instance ws://127.0.0.1:8080 (see client --help)",
     );
 }
 
@@ -83,7 +84,7 @@ fn a_wrong_flag_is_one_line_and_exit_2() {
 fn a_url_that_makes_no_sense_is_one_line_and_exit_2() {
     const FORM: &str = "a chat is at ws://HOST:PORT, for instance ws://127.0.0.1:8080";
     for (url, why) in [
-        ("localhost:8080", FORM),
+        (":8080", FORM),
         ("http://127.0.0.1:8080", FORM),
         ("ws://", FORM),
         ("ws://user@127.0.0.1:8080", FORM),
@@ -162,6 +163,91 @@ fn what_is_not_a_chat_is_named() {
             &format!("cannot connect to {url}: {why}"),
         );
     }
+}
+
+/// A web server keeps its connection open behind an answer, and a page need not be read.
+#[test]
+fn an_answer_on_a_connection_that_stays_open_is_told_at_once() {
+    const BAD_GATEWAY: &[u8] = b"HTTP/1.1 502 X\r\nContent-Length: 12\r\n\r\nbad gateway\n";
+    const PAGE: &[u8] = b"HTTP/1.1 404 X\r\nContent-Length: 9999\r\n\r\n<html>";
+    const ENDLESS: &[u8] = b"HTTP/1.1 403 X\r\n\r\nno entry\n";
+    for (answer, why) in [
+        (BAD_GATEWAY, "refused: bad gateway (HTTP 502)"),
+        (
+            PAGE,
+            "what listens there answered HTTP 404, not a WebSocket",
+        ),
+        (ENDLESS, "refused: no entry (HTTP 403)"),
+    ] {
+        let listener = RawServer::listen();
+        let url = listener.url();
+        let mut client = Program::start("client", &[&url]);
+        let mut server = listener.tcp();
+        server.head();
+        server.send(answer);
+        let line = format!("client: cannot connect to {url}: {why}");
+        assert_eq!(client.err_line(), line);
+        assert_eq!(client.exit(), 1);
+    }
+}
+
+/// Each of the client's switches is what its variable says, and an empty one is none.
+#[test]
+fn a_variable_says_yes_or_no() {
+    for (value, yes) in [
+        ("1", true),
+        ("true", true),
+        ("Yes", true),
+        ("ON", true),
+        ("0", false),
+        ("False", false),
+        ("no", false),
+        ("off", false),
+        ("", false),
+    ] {
+        let mut server = Server::start();
+        let mut command = Program::command("client");
+        let client = Program::spawn(command.arg(server.url()).env("CHAT_JSON", value));
+        let (mut client, mut bob) = (client, Program::client(server.port));
+        server.joined();
+        server.joined();
+        bob.type_line("hello");
+        assert_eq!(client.line().starts_with('{'), yes, "CHAT_JSON={value}");
+    }
+    let mut command = Program::command("client");
+    let mut client = Program::spawn(command.env("CHAT_RECONNECT", "perhaps"));
+    let why = "it is 1, true, yes or on; or 0, false, no or off (see client --help)";
+    let line = format!("client: invalid value 'perhaps' for '--reconnect': {why}");
+    assert_eq!((client.exit(), client.err_rest()), (2, vec![line]));
+}
+
+/// As `CHAT_URL= client` in a shell, or a line that was left empty in a file of variables.
+#[test]
+fn an_empty_variable_is_unset() {
+    let mut command = Program::command("server");
+    command.args(["--listen", "127.0.0.1:0"]);
+    for name in ["MAX_MESSAGE", "MAX_CONNECTIONS", "THREADS", "ALLOW_ORIGIN"] {
+        command.env(format!("CHAT_{name}"), "");
+    }
+    let server = Server::spawn(&mut command);
+    let mut command = Program::command("client");
+    for name in ["URL", "MAX_MESSAGE", "WAIT", "RECONNECT", "TIMESTAMPS"] {
+        command.env(format!("CHAT_{name}"), "");
+    }
+    let mut client = Program::spawn(command.arg(server.url()));
+    assert!(client.err_line().starts_with("client: connected to "));
+    client.end_input();
+    assert_eq!(client.exit(), 0);
+}
+
+#[test]
+fn a_url_without_its_scheme_is_a_chat() {
+    let mut server = Server::start();
+    let host = format!("127.0.0.1:{}", server.port);
+    let mut client = Program::start("client", &[&host]);
+    let connected = format!("client: connected to ws://{host} (Ctrl+C or Ctrl+D leaves)");
+    assert_eq!(client.err_line(), connected);
+    server.joined();
 }
 
 #[test]
@@ -247,7 +333,7 @@ fn piped_lines_arrive_in_order_before_the_client_ends() {
     ann.end_input();
     assert_eq!((ann.exit(), ann.rest()), (0, vec![]));
     // The client has ended, so the server has taken everything: it comes before the goodbye.
-    for line in ["a", "b", "last"] {
+    for line in ["a", "", "", "b", "last"] {
         assert_eq!(server.line(), format!("Received from {name}: {line}"));
         assert_eq!(bob.line(), format!("{name}: {line}"));
     }
@@ -267,7 +353,10 @@ fn a_line_that_cannot_be_sent_is_named_and_the_rest_is_sent() {
         assert!(bob.line().ends_with(&format!(": {line}")));
     }
     assert_eq!(ann.err_line(), "client: line 2 is not UTF-8: not sent");
-    assert_eq!(ann.err_line(), "client: line 4 is too long: not sent");
+    assert_eq!(
+        ann.err_line(),
+        "client: line 4 is too long: 16385 bytes of at most 16384 (--max-message): not sent"
+    );
     assert_eq!(ann.err_line(), "client: 2 lines were not sent");
     assert_eq!(ann.exit(), 1);
 }

@@ -218,7 +218,8 @@ fn in_the_middle_of_a_pipe(signal: &str, why: &str) {
         assert_eq!(server.line(), format!("Received from {again}: {number}"));
     }
     drop(input);
-    assert_eq!(ann.exit(), 0);
+    // The exit code tells whether everything is known to have arrived.
+    assert_eq!(ann.exit(), i32::from(!doubtful.is_empty()));
 }
 
 /// A line that was sent may have arrived; sending it again could say it twice.
@@ -404,6 +405,8 @@ fn without_the_flag_the_first_loss_is_the_end() {
         assert_eq!(ann.exit(), 1);
         assert_eq!((ann.rest(), ann.err_rest()), (vec![], vec![why.clone()]));
         assert_eq!(window.exit(), 1);
+        // A person may not know that there is a remedy.
+        let why = format!("{why}; with --reconnect it would try again");
         window.is_restored(&[&why, ""]);
     }
     let port = Port::hold();

@@ -69,7 +69,10 @@ fn every_line_of_a_message_carries_the_name_of_its_sender() {
     ];
     chat.says(&forged.join("\n"), &forged);
     chat.says(&forged.join("\r\n"), &forged);
-    chat.says(&format!("\n{}\n", forged.join("\n\n\r\n")), &forged);
+    chat.says(
+        &format!("\n{}\n", forged.join("\n")),
+        &[&[""], &forged[..]].concat(),
+    );
     for line in forged {
         chat.says(line, &[line]);
     }
@@ -140,15 +143,18 @@ fn text_of_the_world_passes_as_it_is() {
     chat.and_nothing_else();
 }
 
+/// A line may be empty, and a message that is empty is such a line.
 #[test]
-fn empty_lines_are_not_relayed() {
+fn empty_lines_are_lines() {
     let mut chat = Chat::start(&[]);
-    for text in ["", "\n", "\r\n", "\n\n\r\n\n"] {
-        chat.says(text, &[]);
+    for text in ["", "\n", "\r\n"] {
+        chat.says(text, &[""]);
     }
+    chat.says("\n\r\n\n", &["", "", ""]);
     chat.ann.send(&frame(TEXT, b""));
     chat.ann.send(&frame(FIN | CONTINUATION, b""));
-    chat.says("\n\na\n\n", &["a"]);
+    chat.hears("");
+    chat.says("\n\na\n\nb", &["", "", "a", "", "b"]);
     chat.and_nothing_else();
 }
 

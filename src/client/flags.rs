@@ -6,7 +6,7 @@ use clap::Parser;
 
 use crate::client::connect::Address;
 use crate::client::limits::Limits;
-use crate::flags::message;
+use crate::flags::{message, switch};
 
 const CLIENT: &str = "\
 In a terminal: Enter sends; the keys edit as in a shell; Up and Down bring back earlier lines;
@@ -14,15 +14,22 @@ Ctrl+C and Ctrl+D leave; Ctrl+L clears; Ctrl+Z stops, and fg goes on. Colours ar
 
 In a pipe: standard output holds the chat alone, a line a message; standard error the rest.
 
+With --reconnect each wait is shorter than the number says by up to a half, at random, so that not
+all clients of a server that comes back come back at once. Lines typed meanwhile are sent then; lines
+that the server may have taken are named, and not sent again.
+
+Each variable that is empty counts as unset; a switch is 1, true, yes, on or 0, false, no, off.
+
 Exit codes:
   0  a normal end: the input ended and the server has taken it, Ctrl+C, Ctrl+D, or nobody reads
      the output any more
   1  it failed, and standard error says why: could not connect, connection lost, the server went
-     away, lines were not sent
+     away, lines were not sent or may not have arrived, standard output cannot be written
   2  the flags make no sense
 
 Examples:
-  client ws://192.168.1.5:8080               joins a chat on another machine
+  client 192.168.1.5                         joins a chat on another machine, on port 8080
+  client ws://192.168.1.5:9000               on another port
   echo hello | client --wait 2               says one line, and listens 2 seconds for answers
   client --wait 60 < /dev/null               only listens, for a minute
   client --json < /dev/null --wait 60 | jq -r .text
@@ -33,7 +40,7 @@ Examples:
 #[derive(Clone, Debug, Parser)]
 #[command(name = "client", version, max_term_width = 100, after_long_help = CLIENT)]
 pub struct Client {
-    /// The server to join
+    /// The server to join; HOST and HOST:PORT are short for ws://HOST:PORT, with 8080 for no port
     #[arg(
         env = "CHAT_URL",
         value_name = "URL",
@@ -49,16 +56,16 @@ pub struct Client {
     #[arg(long, env = "CHAT_WAIT", value_name = "SECONDS", default_value = "0", value_parser = seconds)]
     pub wait: Duration,
 
-    /// When the link breaks, connect again after 1, 2, 4, 8, 16 seconds, until it works
-    #[arg(long, env = "CHAT_RECONNECT")]
+    /// When the link breaks, connect again after up to 1, 2, 4, 8, 16 seconds, until it works
+    #[arg(long, env = "CHAT_RECONNECT", value_parser = switch)]
     pub reconnect: bool,
 
     /// Show the local time before each line
-    #[arg(long, env = "CHAT_TIMESTAMPS")]
+    #[arg(long, env = "CHAT_TIMESTAMPS", value_parser = switch)]
     pub timestamps: bool,
 
     /// Print each line as a JSON object: at, from, text; or at, notice
-    #[arg(long, env = "CHAT_JSON")]
+    #[arg(long, env = "CHAT_JSON", value_parser = switch)]
     pub json: bool,
 }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 
 /// What to make of a line.
 #[derive(Clone, Debug, Default)]
-pub struct Look {
+pub struct Format {
     /// A colour for each sender.
     pub colours: bool,
     /// Local time before each line.
@@ -24,9 +24,10 @@ pub struct Look {
 pub struct Palette(VecDeque<(String, u8)>);
 
 impl Palette {
-    /// The twelve colours of a terminal that are neither black, white nor grey (SGR), so that
-    /// they can be read on either background.
-    const COLOURS: [u8; 12] = [31, 32, 33, 34, 35, 36, 91, 92, 93, 94, 95, 96];
+    /// Twelve colours of the 256 that have the same red, green and blue in every terminal: those
+    /// that a theme leaves alone. Each has a contrast of 3:1 or more with black and with white
+    /// (WCAG 2.2, 1.4.11), so that it can be read on either; as far apart as that allows.
+    const COLOURS: [u8; 12] = [30, 27, 68, 99, 128, 133, 200, 198, 131, 196, 136, 28];
 
     /// The colour of a sender: the one it has; else, where it is free, the one its name hashes
     /// to, so that it looks the same in other clients; else that of who was silent longest.
@@ -68,7 +69,7 @@ impl<'a> Line<'a> {
     }
 }
 
-impl Look {
+impl Format {
     /// A line from the server as it is shown, without a line end. The line has been made safe.
     #[must_use]
     pub fn line(&mut self, line: &str) -> String {
@@ -83,7 +84,7 @@ impl Look {
         match Line::of(line) {
             Line::Message { from, text } if self.colours => {
                 let colour = self.palette.colour(from);
-                format!("{}\x1b[{colour}m{from}\x1b[m: {text}", self.time())
+                format!("{}\x1b[38;5;{colour}m{from}\x1b[m: {text}", self.time())
             }
             _ => format!("{}{line}", self.time()),
         }
@@ -110,23 +111,23 @@ mod tests {
 
     #[test]
     fn plain_lines_are_as_they_came() {
-        assert_eq!(Look::default().line("127.0.0.1:1: hi"), "127.0.0.1:1: hi");
+        assert_eq!(Format::default().line("127.0.0.1:1: hi"), "127.0.0.1:1: hi");
         assert_eq!(
-            Look::default().line("* 3 messages missed"),
+            Format::default().line("* 3 messages missed"),
             "* 3 messages missed"
         );
     }
 
     #[test]
     fn a_sender_keeps_its_colour_and_the_text_has_none() {
-        let mut look = Look {
+        let mut format = Format {
             colours: true,
-            ..Look::default()
+            ..Format::default()
         };
-        let line = look.line("127.0.0.1:1: a: b");
-        assert_eq!(line, look.line("127.0.0.1:1: a: b"));
+        let line = format.line("127.0.0.1:1: a: b");
+        assert_eq!(line, format.line("127.0.0.1:1: a: b"));
         assert!(line.ends_with("m127.0.0.1:1\x1b[m: a: b"), "{line}");
-        assert_eq!(look.line("* 3 messages missed"), "* 3 messages missed");
+        assert_eq!(format.line("* 3 messages missed"), "* 3 messages missed");
     }
 
     #[test]
@@ -136,7 +137,9 @@ mod tests {
         let colours: Vec<_> = names.iter().map(|name| palette.colour(name)).collect();
         let mut sorted = colours.clone();
         sorted.sort_unstable();
-        assert_eq!(sorted, Palette::COLOURS);
+        let mut all = Palette::COLOURS;
+        all.sort_unstable();
+        assert_eq!(sorted, all);
         // One more takes the colour of who was silent longest; the others keep theirs.
         assert_eq!(palette.colour(&names[0]), colours[0]);
         assert_eq!(palette.colour("one more"), colours[1]);
@@ -144,14 +147,43 @@ mod tests {
         assert_eq!(palette.0.len(), 12);
     }
 
+    /// How much light a colour of the 256 gives (WCAG 2.2, relative luminance). 16 to 231 are a
+    /// cube of six steps each of red, green and blue.
+    fn luminance(colour: u8) -> f64 {
+        const STEPS: [f64; 6] = [0.0, 95.0, 135.0, 175.0, 215.0, 255.0];
+        let linear = |step: u8| {
+            let value = STEPS[usize::from(step)] / 255.0;
+            if value <= 0.04045 {
+                value / 12.92
+            } else {
+                ((value + 0.055) / 1.055).powf(2.4)
+            }
+        };
+        let step = colour - 16;
+        let (red, green, blue) = (linear(step / 36), linear(step / 6 % 6), linear(step % 6));
+        0.2126 * red + 0.7152 * green + 0.0722 * blue
+    }
+
+    #[test]
+    fn every_colour_can_be_read_on_black_and_on_white() {
+        for colour in Palette::COLOURS {
+            let light = luminance(colour) + 0.05;
+            let (on_black, on_white) = (light / 0.05, 1.05 / light);
+            assert!(on_black >= 3.0, "{colour} on black: {on_black}");
+            assert!(on_white >= 3.0, "{colour} on white: {on_white}");
+        }
+        // The measure itself: white on black is the most there is.
+        assert!((luminance(231) - 1.0).abs() < 1e-9 && luminance(16).abs() < 1e-9);
+    }
+
     #[test]
     fn json_tells_who_and_what() {
-        let mut look = Look {
+        let mut format = Format {
             json: true,
-            ..Look::default()
+            ..Format::default()
         };
         let mut read =
-            |line: &str| serde_json::from_str::<serde_json::Value>(&look.line(line)).unwrap();
+            |line: &str| serde_json::from_str::<serde_json::Value>(&format.line(line)).unwrap();
         let message = read("[::1]:5: say \"hi\"\t\\");
         assert_eq!(message["from"], "[::1]:5");
         assert_eq!(message["text"], "say \"hi\"\t\\");
@@ -161,11 +193,11 @@ mod tests {
 
     #[test]
     fn a_time_stands_before_the_line() {
-        let look = Look {
+        let format = Format {
             times: true,
-            ..Look::default()
+            ..Format::default()
         };
-        let line = look.own("> ", "hi");
+        let line = format.own("> ", "hi");
         let (time, own) = line.split_at(9);
         assert_eq!(own, "> hi");
         assert!(time.chars().zip("00:00:00 ".chars()).all(|(got, form)| {

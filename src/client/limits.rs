@@ -13,17 +13,24 @@ pub struct Limits {
     pub head: usize,
     /// A name lookup, a TCP connection and a handshake.
     pub connect: Duration,
+    /// The body of an HTTP answer that is no WebSocket: a sentence that says why.
+    pub sentence: Duration,
     /// A goodbye: Close, its answer, the end of the TCP stream.
     pub close: Duration,
     /// Silence before a ping, and again how long its answer may take.
     pub quiet: Duration,
-    /// Lines between the keyboard or pipe and the socket, and as many between the socket and the
-    /// standard output.
+    /// What a reader that stopped may take of the end, after a wish to leave: once for what was
+    /// received and once for the last line about the chat. Together with `close` less than 3 s.
+    pub last_words: Duration,
+    /// Lines that are read ahead of the socket, and pongs that are owed.
     pub queue: usize,
     /// Bytes of lines that are sent before a ping asks whether they have arrived.
     pub batch: usize,
     /// Bytes that wait for a slow standard output before the socket is not read any more.
     pub gather: usize,
+    /// Bytes that wait for a standard output that nobody reads before a server is given up that
+    /// may have answered behind them.
+    pub ahead: usize,
     /// Bytes of lines that are kept until the server has taken them.
     pub outbox: usize,
     /// Bytes of one message from a server: the longest line of one that allows the most.
@@ -36,11 +43,14 @@ impl Limits {
         message: MESSAGE,
         head: HEAD,
         connect: Duration::from_secs(10),
+        sentence: Duration::from_secs(1),
         close: CLOSE,
         quiet: QUIET,
+        last_words: Duration::from_millis(300),
         queue: 256,
         batch: 16 * 1024,
         gather: 128 * 1024,
+        ahead: 1024 * 1024,
         outbox: 1024 * 1024,
         from_server: longest(MESSAGE_MOST),
     };

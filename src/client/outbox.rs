@@ -17,10 +17,15 @@ pub struct Outbox {
     confirmed: u64,
 }
 
+/// Bytes that a line takes; an empty one takes memory too.
+fn size(line: &str) -> usize {
+    size_of::<String>() + line.len()
+}
+
 impl Outbox {
     /// Puts a line behind the others.
     pub fn push(&mut self, line: String) {
-        self.bytes += line.len();
+        self.bytes += size(&line);
         self.waiting.push_back(line);
     }
 
@@ -36,14 +41,20 @@ impl Outbox {
         self.waiting.len()
     }
 
+    /// Whether the server has confirmed everything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.sent.is_empty()
+    }
+
     /// The next lines to send, about `most` bytes of them, and the ping that asks for them.
     /// Nothing when nothing waits.
-    pub fn send(&mut self, most: usize) -> Vec<Message> {
+    pub fn batch(&mut self, most: usize) -> Vec<Message> {
         let (mut messages, mut bytes) = (Vec::new(), 0);
         while bytes < most
             && let Some(line) = self.waiting.pop_front()
         {
-            bytes += line.len();
+            bytes += size(&line);
             messages.push(Message::text(line.clone()));
             self.sent.push_back(line);
         }
@@ -60,22 +71,27 @@ impl Outbox {
         while self.confirmed < up_to
             && let Some(line) = self.sent.pop_front()
         {
-            self.bytes -= line.len();
+            self.bytes -= size(&line);
             self.confirmed += 1;
         }
+    }
+
+    /// The server has answered our goodbye: what was sent before it has arrived.
+    pub fn confirm_all(&mut self) {
+        self.confirm(&u64::MAX.to_be_bytes());
     }
 
     /// The link is gone: the lines that were sent and may not have arrived. They are not sent
     /// again, since they may also have arrived.
     pub fn doubtful(&mut self) -> VecDeque<String> {
-        self.bytes -= self.sent.iter().map(String::len).sum::<usize>();
-        self.confirmed += self.sent.len() as u64;
-        std::mem::take(&mut self.sent)
+        let doubtful = self.sent.clone();
+        self.confirm_all();
+        doubtful
     }
 
     /// The chat is over: the lines that were never sent.
     pub fn unsent(&mut self) -> VecDeque<String> {
-        self.bytes -= self.waiting.iter().map(String::len).sum::<usize>();
+        self.bytes -= self.waiting.iter().map(|line| size(line)).sum::<usize>();
         std::mem::take(&mut self.waiting)
     }
 }
@@ -95,37 +111,48 @@ mod tests {
     #[test]
     fn lines_go_in_order_with_a_ping_behind_them() {
         let mut outbox = with(&["a", "bb", "c"]);
-        let sent = outbox.send(2);
+        let sent = outbox.batch(2 * size(""));
         let payloads: Vec<_> = sent
             .iter()
             .map(|message| &message.as_payload()[..])
             .collect();
         assert_eq!(payloads, [&b"a"[..], b"bb", &2u64.to_be_bytes()]);
-        assert_eq!((outbox.waiting(), outbox.bytes()), (1, 4));
+        assert_eq!(outbox.waiting(), 1);
         outbox.confirm(&2u64.to_be_bytes());
-        assert_eq!(outbox.bytes(), 1);
-        assert_eq!(outbox.send(99).len(), 2);
-        assert!(outbox.send(99).is_empty());
+        assert_eq!(outbox.bytes(), size("c"));
+        assert_eq!(outbox.batch(99).len(), 2);
+        assert!(outbox.batch(99).is_empty());
+        assert!(!outbox.is_empty());
+        outbox.confirm_all();
+        assert!(outbox.is_empty());
+        assert_eq!(outbox.bytes(), 0);
     }
 
     #[test]
     fn what_was_not_confirmed_is_doubtful_and_what_was_not_sent_waits() {
         let mut outbox = with(&["a", "b", "c", "d"]);
-        outbox.send(1);
-        outbox.send(2);
+        for _ in 0..3 {
+            outbox.batch(1);
+        }
         outbox.confirm(&1u64.to_be_bytes());
         assert_eq!(outbox.doubtful(), ["b", "c"]);
-        assert_eq!(outbox.send(9)[1].as_payload()[..], 4u64.to_be_bytes());
+        assert_eq!(outbox.batch(9)[1].as_payload()[..], 4u64.to_be_bytes());
         assert_eq!(outbox.unsent(), [""; 0]);
     }
 
     #[test]
     fn a_pong_that_nobody_asked_for_confirms_nothing_that_was_not_sent() {
         let mut outbox = with(&["a", "b"]);
-        outbox.send(1);
+        outbox.batch(1);
         outbox.confirm(b"what");
-        assert_eq!(outbox.bytes(), 2);
+        assert_eq!(outbox.bytes(), 2 * size("a"));
         outbox.confirm(&u64::MAX.to_be_bytes());
-        assert_eq!((outbox.waiting(), outbox.bytes()), (1, 1));
+        assert_eq!((outbox.waiting(), outbox.bytes()), (1, size("b")));
+    }
+
+    /// Empty lines without end would fill the memory otherwise.
+    #[test]
+    fn an_empty_line_counts() {
+        assert!(with(&["", ""]).bytes() > 0);
     }
 }

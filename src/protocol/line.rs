@@ -15,9 +15,11 @@ pub fn text(message: &Message) -> Result<&str, Utf8Error> {
     std::str::from_utf8(message.as_payload())
 }
 
-/// The lines of a message, without their ends (`\n` or `\r\n`); empty ones are left out.
+/// The lines of a message, without their ends (`\n` or `\r\n`). A line may be empty, and so an
+/// empty message is one line.
 pub fn lines(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().filter(|line| !line.is_empty())
+    let empty = text.is_empty().then_some("");
+    empty.into_iter().chain(text.lines())
 }
 
 /// The line with everything that could steer a terminal or reorder a log made visible as U+FFFD.
@@ -73,8 +75,9 @@ mod tests {
 
     #[test]
     fn a_message_may_hold_several_lines() {
-        let several: Vec<_> = lines("one\r\ntwo\n\n\r\nthree").collect();
-        assert_eq!(several, ["one", "two", "three"]);
-        assert_eq!(lines("\n\r\n").count(), 0);
+        let several: Vec<_> = lines("one\r\ntwo\n\n\r\nthree\n").collect();
+        assert_eq!(several, ["one", "two", "", "", "three"]);
+        assert_eq!(lines("\n\r\n").count(), 2);
+        assert_eq!(lines("").collect::<Vec<_>>(), [""]);
     }
 }

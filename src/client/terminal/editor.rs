@@ -9,7 +9,7 @@ use std::{collections::VecDeque, mem, ops::Range};
 use unicode_segmentation::{GraphemeCursor, UnicodeSegmentation};
 use unicode_width::UnicodeWidthStr;
 
-use crate::client::terminal::keys::Key;
+use super::keys::Key;
 
 /// Lines that Up can bring back; as many as a shell keeps by default.
 const HISTORY_LINES: usize = 500;
@@ -68,6 +68,12 @@ impl Editor {
     #[must_use]
     pub fn cursor(&self) -> usize {
         self.cursor
+    }
+
+    /// Takes the text away, as if nothing had been typed.
+    pub fn clear(&mut self) -> String {
+        self.cursor = 0;
+        mem::take(&mut self.text)
     }
 
     /// Does what the key does in a shell (readline's Emacs mode).

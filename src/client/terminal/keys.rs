@@ -2,7 +2,8 @@
 //!
 //! The decoder never waits for time to pass: ESC is the start of a sequence or
 //! of Alt, however long ago it came, as in readline. Nothing here needs the
-//! Escape key on its own.
+//! Escape key on its own. Only a paste can end with a pause, which whoever has
+//! a clock tells.
 
 use std::mem;
 
@@ -46,10 +47,10 @@ enum State {
     Ground,
     Utf8([u8; 4], usize),
     Escape,
-    /// After ESC O: how some terminals begin arrow keys.
-    Shift3,
-    /// After ESC [.
-    Control(Vec<u8>),
+    /// After ESC O (Single Shift 3): how some terminals begin arrow keys.
+    Ss3,
+    /// After ESC [ (Control Sequence Introducer).
+    Csi(Vec<u8>),
 }
 
 /// Turns bytes into keys, one byte at a time.
@@ -75,14 +76,25 @@ impl Decoder {
             State::Escape => self.escape(byte),
             // A control character is never part of a sequence: that one was cut off.
             _ if byte < b' ' => self.ground(byte),
-            State::Shift3 => arrow(byte, false),
-            State::Control(sequence) => self.control(sequence, byte),
+            State::Ss3 => arrow(byte, false),
+            State::Csi(sequence) => self.csi(sequence, byte),
         };
         match key {
             Some(Key::Alt(char)) if self.pasting => Some(Key::Text(char)),
             Some(Key::Text(_) | Key::Enter) | None => key,
             Some(_) => key.filter(|_| !self.pasting),
         }
+    }
+
+    /// Whether no key is a command until a paste has ended.
+    #[must_use]
+    pub fn is_pasting(&self) -> bool {
+        self.pasting
+    }
+
+    /// A paste has ended, whether its end mark came or not.
+    pub fn end_paste(&mut self) {
+        self.pasting = false;
     }
 
     fn ground(&mut self, byte: u8) -> Option<Key> {
@@ -125,8 +137,8 @@ impl Decoder {
 
     fn escape(&mut self, byte: u8) -> Option<Key> {
         match byte {
-            b'[' => self.state = State::Control(Vec::new()),
-            b'O' => self.state = State::Shift3,
+            b'[' => self.state = State::Csi(Vec::new()),
+            b'O' => self.state = State::Ss3,
             0x08 | 0x7f => return Some(Key::WordBackspace),
             b' '..=b'~' => return Some(Key::Alt(byte.into())),
             _ => return self.ground(byte),
@@ -134,14 +146,14 @@ impl Decoder {
         None
     }
 
-    fn control(&mut self, mut sequence: Vec<u8>, byte: u8) -> Option<Key> {
+    fn csi(&mut self, mut sequence: Vec<u8>, byte: u8) -> Option<Key> {
         // The Linux console's function keys have a second bracket, ESC [ [ A.
         let ends = matches!(byte, b'@'..=b'~') && !(byte == b'[' && sequence.is_empty());
         if !ends {
             if sequence.len() < SEQUENCE {
                 sequence.push(byte);
             }
-            self.state = State::Control(sequence);
+            self.state = State::Csi(sequence);
             return None;
         }
         let sequence = str::from_utf8(&sequence).unwrap_or_default();
@@ -253,5 +265,18 @@ mod tests {
         let pasted = b"\x1b[200~a\tb\x03\x1a\x7f\rc\nd\r\n\x1b[31me\x1b[A\x1b[201~\x03";
         expected.push(Key::Control('c'));
         assert_eq!(keys(pasted), expected);
+    }
+
+    /// A terminal that died in the middle of a paste, or a program that writes half a one.
+    #[test]
+    fn a_paste_whose_end_never_comes_can_be_ended() {
+        let mut decoder = Decoder::default();
+        for &byte in b"\x1b[200~a\x03\x04\x1b[20" {
+            assert_ne!(decoder.feed(byte), Some(Key::Control('c')));
+        }
+        assert!(decoder.is_pasting());
+        decoder.end_paste();
+        assert_eq!(decoder.feed(0x03), Some(Key::Control('c')));
+        assert_eq!(decoder.feed(0x04), Some(Key::Control('d')));
     }
 }

@@ -10,12 +10,10 @@ use std::{
     borrow::Cow,
     collections::VecDeque,
     fmt::Write as _,
-    fs::File,
-    io::{self, Write as _},
-    mem,
+    io, mem,
     os::fd::OwnedFd,
     panic,
-    sync::{Mutex, MutexGuard, Once, PoisonError, TryLockError},
+    sync::{Arc, Mutex, MutexGuard, Once, PoisonError, TryLockError},
     time::Duration,
 };
 
@@ -52,14 +50,22 @@ const SHOWN_BYTES: usize = 256 * 1024;
 const SETTLE: Duration = Duration::from_millis(300);
 /// What the kernel holds of unread keys; more cannot come in one read.
 const READ: usize = 4096;
+/// A paste comes in one go: after a pause as long as this its end mark was lost, and keys are
+/// commands again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Bytes that may wait for a screen that stands still; what is printed beyond
+/// them is lost.
+const QUEUED_BYTES: usize = 2 * 1024 * 1024;
 
-/// What a person did.
+/// What [`Terminal::next`] tells.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Typed {
-    /// Finished this line.
+    /// A person finished this line.
     Line(String),
-    /// Asked to leave, or the terminal is gone.
+    /// A person asked to leave, or the terminal is gone.
     Leave,
+    /// Nothing was typed, but a screen that stood still has shown all that waited.
+    Shown,
 }
 
 /// The terminal that is open, if one is. There is one for a process, and a
@@ -67,7 +73,11 @@ pub enum Typed {
 static OPEN: Mutex<Option<Open>> = Mutex::new(None);
 
 struct Open {
-    screen: File,
+    /// Writing to it never waits: a terminal whose reader stopped (Ctrl+S, or a
+    /// window that hangs) must not keep the program from ending.
+    screen: Arc<pipe::Sender>,
+    /// What the screen has not taken yet.
+    unwritten: Vec<u8>,
     /// The modes to go back to.
     before: Termios,
     /// What moves the cursor to the typed line's first row and empties its rows.
@@ -88,9 +98,22 @@ impl Open {
             | InputModes::IXON;
         raw.special_codes[SpecialCodeIndex::VMIN] = 1;
         raw.special_codes[SpecialCodeIndex::VTIME] = 0;
-        termios::tcsetattr(&self.screen, OptionalActions::Now, &raw)?;
+        termios::tcsetattr(&*self.screen, OptionalActions::Now, &raw)?;
         self.erase = "\r".into();
-        self.screen.write_all(b"\x1b[?2004h")
+        self.write("\x1b[?2004h")
+    }
+
+    /// Writes as much as the screen takes; the rest waits in `unwritten`.
+    fn write(&mut self, text: &str) -> io::Result<()> {
+        self.unwritten.extend(text.as_bytes());
+        while !self.unwritten.is_empty() {
+            match self.screen.try_write(&self.unwritten) {
+                Ok(written) => drop(self.unwritten.drain(..written)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Erases the typed line; bracketed paste off, autowrap and cursor on,
@@ -98,9 +121,15 @@ impl Open {
     /// would run it.
     fn leave(&mut self) -> io::Result<()> {
         let modes = format!("{}\x1b[?2004l\x1b[?7h\x1b[?25h\x1b[m", self.erase);
-        let written = self.screen.write_all(modes.as_bytes());
-        let flushed = termios::tcflush(&self.screen, QueueSelector::IFlush);
-        termios::tcsetattr(&self.screen, OptionalActions::Now, &self.before)?;
+        let written = self.write(&modes);
+        // The runtime may not know yet that the screen takes something. What it does not take
+        // now is lost: nobody would write it later.
+        while let Ok(1..) = rustix::io::write(&*self.screen, &self.unwritten)
+            .inspect(|&written| drop(self.unwritten.drain(..written)))
+        {}
+        self.unwritten.clear();
+        let flushed = termios::tcflush(&*self.screen, QueueSelector::IFlush);
+        termios::tcsetattr(&*self.screen, OptionalActions::Now, &self.before)?;
         written.and(flushed.map_err(Into::into))
     }
 }
@@ -136,15 +165,20 @@ pub struct Terminal {
     /// Not a pipe, but only read and waited for like one: for other files Tokio
     /// has nothing that is safe.
     keyboard: pipe::Receiver,
+    /// The same as in `OPEN`, to wait for it.
+    screen: Arc<pipe::Sender>,
     resized: Signal,
     continued: Signal,
     /// Bytes that were read and wait to be decoded. Nothing more is read while
     /// there are any, so that a long paste waits in the kernel, not here.
     unread: VecDeque<u8>,
     decoder: Decoder,
+    /// When the last byte came.
+    heard: Instant,
     editor: Editor,
     prompt: String,
     queued: Vec<String>,
+    queued_bytes: usize,
     shown: Shown,
     /// Columns and rows at the last drawing; `None` if that is to be done from scratch.
     size: Option<(usize, usize)>,
@@ -171,16 +205,20 @@ impl Terminal {
         // that of standard input is shared with the shell and standard output.
         let before = termios::tcgetattr(stdio::stdin())?;
         let keyboard = reopen(OFlags::RDONLY | OFlags::NONBLOCK)?;
-        let screen = reopen(OFlags::RDWR)?.into();
+        let screen = reopen(OFlags::RDWR | OFlags::NONBLOCK)?;
+        let screen = Arc::new(pipe::Sender::from_owned_fd_unchecked(screen)?);
         let mut terminal = Self {
             keyboard: pipe::Receiver::from_owned_fd_unchecked(keyboard)?,
+            screen: screen.clone(),
             resized: signal(SignalKind::window_change())?,
             continued: signal(SignalKind::from_raw(Signo::CONT.as_raw()))?,
             unread: VecDeque::new(),
             decoder: Decoder::default(),
+            heard: Instant::now(),
             editor: Editor::new(max_line),
             prompt: prompt.to_owned(),
             queued: Vec::new(),
+            queued_bytes: 0,
             shown: Shown::default(),
             size: None,
             stale: true,
@@ -197,6 +235,7 @@ impl Terminal {
             }
             let open = open.insert(Open {
                 screen,
+                unwritten: Vec::new(),
                 before,
                 erase,
             });
@@ -220,15 +259,32 @@ impl Terminal {
             if let Some(typed) = self.edit()? {
                 return Ok(typed);
             }
+            let waited = self.waiting() > 0;
             self.refresh()?;
-            if open_terminal().is_none() {
-                return Ok(Typed::Leave);
+            if waited && self.waiting() == 0 {
+                return Ok(Typed::Shown);
             }
+            let blocked = match open_terminal().as_ref() {
+                Some(open) => !open.unwritten.is_empty(),
+                None => return Ok(Typed::Leave),
+            };
             let settled = self.settled.unwrap_or_else(Instant::now);
             select! {
-                read = read(&self.keyboard, &mut self.unread) => if read? == 0 {
-                    return Ok(Typed::Leave);
-                },
+                // A byte that is there ends no paste, however late it is looked at.
+                biased;
+                read = read(&self.keyboard, &mut self.unread) => {
+                    if read? == 0 {
+                        return Ok(Typed::Leave);
+                    }
+                    self.heard = Instant::now();
+                }
+                () = sleep_until(self.heard + PAUSE), if self.decoder.is_pasting() => {
+                    self.decoder.end_paste();
+                }
+                writable = self.screen.writable(), if blocked => {
+                    writable?;
+                    self.stale = true;
+                }
                 Some(()) = self.resized.recv() => self.settled = Some(Instant::now() + SETTLE),
                 // Also if the size is what it was: the rows may have been
                 // rearranged there and back.
@@ -242,7 +298,16 @@ impl Terminal {
     /// (SGR sequences); everything else a terminal would obey must have been
     /// escaped.
     pub fn print(&mut self, line: &str) {
-        self.queued.push(line.to_owned());
+        if self.queued_bytes < QUEUED_BYTES {
+            self.queued_bytes += line.len() + size_of::<String>();
+            self.queued.push(line.to_owned());
+        }
+    }
+
+    /// Bytes of the lines that the screen has not been given yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queued_bytes
     }
 
     /// Shows the queued lines, and the typed one below them; while the window
@@ -256,17 +321,29 @@ impl Terminal {
         self.refresh()
     }
 
-    /// Shows the queued lines, erases the typed one, and leaves the terminal
-    /// as `open` found it, with the cursor at the start of an empty row. Does
-    /// nothing the second time.
+    /// Shows the queued lines and leaves the text that was being typed in sight, as if it had
+    /// been printed. Waits for a screen that stands still, so whoever calls it has a deadline.
     ///
     /// # Errors
     ///
-    /// The terminal cannot be written, or not be restored.
-    pub fn close(&mut self) -> io::Result<()> {
-        let drawn = self.draw();
-        let open = open_terminal().take();
-        open.map_or(Ok(()), |mut open| open.leave()).and(drawn)
+    /// The terminal cannot be written.
+    pub async fn finish(&mut self) -> io::Result<()> {
+        let draft = self.editor.clear();
+        if !draft.is_empty() {
+            let whole = layout(&self.prompt, &draft, 0, usize::MAX, usize::MAX);
+            self.print(&whole.rows.concat());
+        }
+        loop {
+            self.draw()?;
+            let done = match open_terminal().as_ref() {
+                Some(open) => open.unwritten.is_empty() && self.queued.is_empty(),
+                None => true,
+            };
+            if done {
+                return Ok(());
+            }
+            self.screen.writable().await?;
+        }
     }
 
     /// Feeds the editor until a line is finished or nothing is left to feed.
@@ -355,11 +432,16 @@ impl Terminal {
     }
 
     fn draw(&mut self) -> io::Result<()> {
-        self.stale = false;
         let mut open = open_terminal();
         let Some(open) = open.as_mut() else {
             return Ok(());
         };
+        open.write("")?;
+        // One drawing after the other: `next` comes back when the screen has taken this one.
+        if !open.unwritten.is_empty() {
+            return Ok(());
+        }
+        self.stale = false;
         let (columns, rows) = size(&open.screen);
         let (text, cursor) = (self.editor.text(), self.editor.cursor());
         // One row is left for the message that the person answers.
@@ -379,15 +461,20 @@ impl Terminal {
             out.push_str(end_of(&line));
             self.shown.add(line);
         }
+        self.queued_bytes = 0;
         open.erase = draw_input(&mut out, &input);
-        open.screen.write_all(out.as_bytes())
+        open.write(&out)
     }
 }
 
+/// Erases the typed line, and leaves the terminal as `open` found it, with the
+/// cursor at the start of an empty row.
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Nobody is left to hear of an error, and a terminal that is gone is one.
-        let _ = self.close();
+        if let Some(mut open) = open_terminal().take() {
+            // Nobody is left to hear of an error, and a terminal that is gone is one.
+            let _ = open.leave();
+        }
     }
 }
 
@@ -445,7 +532,7 @@ async fn read(keyboard: &pipe::Receiver, unread: &mut VecDeque<u8>) -> io::Resul
 }
 
 /// Columns and rows; terminals that do not know say zero.
-fn size(screen: &File) -> (usize, usize) {
+fn size(screen: &pipe::Sender) -> (usize, usize) {
     match termios::tcgetwinsize(screen) {
         Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
         _ => (80, 24),

@@ -1,0 +1,273 @@
+//! One connection of the client over a stream in memory, with a clock that the tests move.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use chat_pair::client::chat::{Chat, Over};
+use chat_pair::client::connect::websocket;
+use chat_pair::client::connection::{Connection, Ended};
+use chat_pair::client::console::{Console, Event};
+use chat_pair::client::format::Format;
+use chat_pair::client::limits::Limits;
+use chat_pair::client::pipe::Output;
+use chat_pair::os::Stop;
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncWrite, DuplexStream, duplex};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_websockets::{CloseCode, Message, ServerBuilder, WebSocketStream};
+
+/// The other ends of the client's three: what is typed, and who reads.
+struct Person {
+    input: mpsc::Sender<Event>,
+    output: mpsc::Receiver<String>,
+    /// Why the output cannot be written.
+    break_output: oneshot::Sender<io::Error>,
+    _notes: (mpsc::Receiver<String>, oneshot::Sender<io::Error>),
+}
+
+fn chat(wait: Duration) -> (Chat, Person) {
+    let limits = Limits::DEFAULT;
+    let (input, events) = mpsc::channel(limits.queue);
+    let (pieces, output) = mpsc::channel(1);
+    let (break_output, broken) = oneshot::channel();
+    let (notes, unread) = mpsc::channel(1);
+    let (keep, never) = oneshot::channel();
+    let console = Console::pipe(
+        events,
+        Output::over(pieces, broken),
+        Output::over(notes, never),
+        Format::default(),
+        &limits,
+    );
+    let stop = Stop::listen(&[]).unwrap();
+    let person = Person {
+        input,
+        output,
+        break_output,
+        _notes: (unread, keep),
+    };
+    (Chat::new(console, stop, limits, wait), person)
+}
+
+type Server = WebSocketStream<DuplexStream>;
+
+fn pair() -> (DuplexStream, Server) {
+    let (ours, theirs) = duplex(64 * 1024);
+    (ours, ServerBuilder::new().serve(theirs))
+}
+
+/// Says lines until the client takes no more: its reader has stopped.
+async fn fill(server: &mut Server) {
+    let line = "127.0.0.1:1: ".to_owned() + &"x".repeat(1000);
+    while let Ok(said) = timeout(
+        Duration::from_secs(1),
+        server.send(Message::text(line.clone())),
+    )
+    .await
+    {
+        said.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_answers_nothing_is_noticed() {
+    let (stream, _server) = pair();
+    let (mut chat, _person) = chat(Duration::ZERO);
+    let ws = websocket(stream, &chat.limits);
+    assert_eq!(Connection::new(ws, &mut chat).talk().await, Ended::Silent);
+}
+
+/// Were there anything to do meanwhile, the clock would stand still.
+#[tokio::test(start_paused = true)]
+async fn a_dead_link_is_noticed_though_nobody_reads_the_output() {
+    let (stream, mut server) = pair();
+    let (mut chat, _person) = chat(Duration::ZERO);
+    let ws = websocket(stream, &chat.limits);
+    let talk = Connection::new(ws, &mut chat).talk();
+    let dead = async {
+        fill(&mut server).await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        ended = talk => assert_eq!(ended, Ended::Silent),
+        () = dead => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_answers_is_kept_though_nobody_reads_the_output() {
+    let (stream, mut server) = pair();
+    let (mut chat, mut person) = chat(Duration::ZERO);
+    let ws = websocket(stream, &chat.limits);
+    let talk = Connection::new(ws, &mut chat).talk();
+    let alive = async {
+        // As much as stops the client from reading on.
+        for _ in 0..200 {
+            server.send(Message::text("x".repeat(1000))).await.unwrap();
+        }
+        // Long enough to be given up several times; the library answers the pings.
+        let _ = timeout(Duration::from_secs(600), async {
+            while server.next().await.is_some() {}
+        })
+        .await;
+        server.send(Message::text("the end")).await.unwrap();
+        loop {
+            let piece = person.output.recv().await.unwrap();
+            if piece.ends_with("the end\n") {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        ended = talk => panic!("{ended}"),
+        () = alive => {}
+    }
+}
+
+/// A server that goes on and on, and nobody who reads: what is kept for the reader has an end.
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_never_comes_back_is_the_end() {
+    let (stream, mut server) = pair();
+    let (mut chat, _person) = chat(Duration::ZERO);
+    let ws = websocket(stream, &chat.limits);
+    let talk = Connection::new(ws, &mut chat).talk();
+    let flood = async {
+        while server.send(Message::text("x".repeat(1000))).await.is_ok() {}
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        ended = talk => assert_eq!(ended, Ended::Unread),
+        () = flood => {}
+    }
+    let most = chat.limits.ahead + 64 * 1024;
+    assert!(chat.console.waiting() <= most, "{}", chat.console.waiting());
+}
+
+/// As a socket whose other end is gone.
+struct Unwritable;
+
+impl AsyncWrite for Unwritable {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What a client finds that was stopped for a while: a ping, which it answers in vain, and why the
+/// server has closed.
+#[tokio::test(start_paused = true)]
+async fn a_close_that_waits_is_read_before_a_write_error_counts() {
+    let close = [&[0x88, 8][..], &1008_u16.to_be_bytes(), b"silent"].concat();
+    for received in [
+        [&[0x89, 0][..], &close].concat(),
+        [&[0x89, 0, 0x89, 0, 0x81, 1, b'x'][..], &close].concat(),
+    ] {
+        let (mut chat, _person) = chat(Duration::ZERO);
+        chat.outbox.push("typed".to_owned());
+        let ws = websocket(tokio::io::join(&received[..], Unwritable), &chat.limits);
+        let ended = Connection::new(ws, &mut chat).talk().await;
+        let told = Ended::Closed(CloseCode::POLICY_VIOLATION, "silent".to_owned());
+        assert_eq!(ended, told);
+    }
+}
+
+/// The lines that did not go out before the error are still to be sent.
+#[tokio::test(start_paused = true)]
+async fn a_write_error_leaves_the_lines_that_wait() {
+    let (mut chat, _person) = chat(Duration::ZERO);
+    for _ in 0..1000 {
+        chat.outbox.push("x".repeat(1000));
+    }
+    let ws = websocket(tokio::io::join(&[][..], Unwritable), &chat.limits);
+    let ended = Connection::new(ws, &mut chat).talk().await;
+    assert_eq!(ended, Ended::Lost);
+    assert!(chat.outbox.waiting() > 900, "{}", chat.outbox.waiting());
+    assert!(chat.goes_on());
+}
+
+/// A link that breaks when the input is over, but not all of it is sent.
+#[tokio::test(start_paused = true)]
+async fn after_the_end_of_the_input_what_is_unsent_goes_on() {
+    let (mut chat, person) = chat(Duration::ZERO);
+    for number in 0..200 {
+        let line = format!("{number:01000}");
+        person.input.send(Event::Line(line)).await.unwrap();
+    }
+    person.input.send(Event::End).await.unwrap();
+    // Less fits into the stream than there is to say.
+    let (stream, theirs) = duplex(1024);
+    let mut server = ServerBuilder::new().serve(theirs);
+    let ws = websocket(stream, &chat.limits);
+    let breaks = async {
+        assert!(server.next().await.unwrap().unwrap().is_text());
+        drop(server);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        ended = Connection::new(ws, &mut chat).talk() => assert_eq!(ended, Ended::Lost),
+        () = breaks => {}
+    }
+    assert!(chat.until.is_some() && chat.outbox.waiting() > 0);
+    assert!(chat.goes_on());
+    // All of it is doubtful now; nothing is left to be said.
+    chat.outbox.batch(usize::MAX);
+    sleep(Duration::from_secs(1)).await;
+    chat.name_doubtful();
+    assert!(!chat.goes_on());
+    drop(person);
+    assert_eq!(chat.close(Over::InputEnded).await, Err(()));
+}
+
+/// A reader that leaves is a normal end; an output that cannot be written is not.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_written_is_a_failure() {
+    for (error, ended_well) in [
+        (io::ErrorKind::BrokenPipe, true),
+        (io::ErrorKind::StorageFull, false),
+    ] {
+        let (stream, mut server) = pair();
+        let (mut chat, person) = chat(Duration::ZERO);
+        let ws = websocket(stream, &chat.limits);
+        let talk = Connection::new(ws, &mut chat).talk();
+        person.break_output.send(error.into()).unwrap();
+        let goodbye = async { while server.next().await.is_some() {} };
+        let (ended, ()) = tokio::join!(talk, goodbye);
+        assert_eq!(ended, Ended::Over(Over::Left));
+        assert_eq!(chat.close(Over::Left).await.is_ok(), ended_well);
+    }
+}
+
+/// Nothing is read, nothing is answered: one wish is enough, and it is granted soon.
+#[tokio::test(start_paused = true)]
+async fn who_leaves_waits_less_than_three_seconds() {
+    let (stream, mut server) = pair();
+    let (mut chat, person) = chat(Duration::ZERO);
+    let ws = websocket(stream, &chat.limits);
+    let talk = Connection::new(ws, &mut chat).talk();
+    let stuck = async {
+        fill(&mut server).await;
+        person.input.send(Event::Leave).await.unwrap();
+        std::future::pending::<()>().await;
+    };
+    let before = Instant::now();
+    let ended = tokio::select! {
+        ended = talk => ended,
+        () = stuck => unreachable!(),
+    };
+    assert_eq!(ended, Ended::Over(Over::Left));
+    let _ = chat.close(Over::Left).await;
+    // A second of it was `fill`.
+    assert!(before.elapsed() < Duration::from_secs(1 + 3));
+}
