@@ -197,11 +197,11 @@ fn a_crowd_that_speaks_at_once_is_heard_by_all() {
     let server = Server::start();
     let mut ear = Ear::join(server.port);
     let mut crowd: Vec<_> = (0..CROWD).map(|_| Raw::join(server.port)).collect();
-    server.program.signal("STOP");
-    for (n, raw) in crowd.iter_mut().enumerate() {
-        raw.say(&n.to_string());
-    }
-    server.program.signal("CONT");
+    server.while_stopped(|| {
+        for (n, raw) in crowd.iter_mut().enumerate() {
+            raw.say(&n.to_string());
+        }
+    });
     let mut heard = vec![false; CROWD];
     for n in 0..CROWD {
         let text = ear.text().expect("a line");

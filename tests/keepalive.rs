@@ -207,8 +207,40 @@ async fn who_waits_to_speak_is_not_silent() {
         client.send(Message::text("hello")).await.unwrap();
         client.for_each(|_| async {}).await;
     });
-    sleep(Duration::from_secs(300)).await;
+    sleep(Duration::from_mins(5)).await;
     assert!(!connection.is_finished());
     hear_all(subscription);
     reading.abort();
+}
+
+/// Pongs and the lines of the room share one way out, and neither ends up inside the other, also
+/// when so many pongs wait that the library's pipe is full in the middle of one.
+#[tokio::test(start_paused = true)]
+async fn pongs_that_wait_stay_whole() {
+    const PINGS: usize = 200;
+    let room = open(&LIMITS);
+    let (other, subscription) = room.enter().unwrap();
+    hear_all(subscription);
+    let (far, _connection) = connect(&room, &LIMITS, 1000).await;
+    let client = ClientBuilder::new().take_over(far);
+    let (mut sending, mut receiving) = client.split();
+    let sending = tokio::spawn(async move {
+        for n in 0..PINGS {
+            let ping = Message::ping(vec![b'p'; n % 100]);
+            sending.send(ping).await.unwrap();
+        }
+        sending
+    });
+    let (mut pongs, mut lines) = (0, 0);
+    for n in 0..PINGS {
+        say(&other, n).await;
+        sleep(Duration::from_millis(1)).await;
+    }
+    while (pongs, lines) < (PINGS, PINGS) {
+        let message = receiving.next().await.unwrap().unwrap();
+        pongs += usize::from(message.is_pong());
+        lines += usize::from(message.is_text());
+    }
+    assert_eq!((pongs, lines), (PINGS, PINGS));
+    drop(sending.await.unwrap());
 }

@@ -212,9 +212,9 @@ proptest! {
         }
         let expected: Vec<_> = said.iter().map(|line| format!("{name}: {}", clean(line))).collect();
         prop_assert_eq!(batch.count, said.len() as u64);
-        let journal = expected.iter().flat_map(|line| ["Received from ", line, "\n"]);
-        let journal = journal.collect::<String>();
-        prop_assert_eq!(std::str::from_utf8(&batch.journal), Ok(&*journal));
+        let log = expected.iter().flat_map(|line| ["Received from ", line, "\n"]);
+        let log = log.collect::<String>();
+        prop_assert_eq!(std::str::from_utf8(&batch.log), Ok(&*log));
 
         let stream = tokio::io::join(&batch.frames[..], tokio::io::sink());
         let mut ws = ClientBuilder::new().take_over(stream);

@@ -7,21 +7,11 @@ mod support;
 
 use std::fmt::Write as _;
 use std::io::Write;
-use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
-use chat_pair::server::batch::Lines;
-use chat_pair::server::connection::{Ended, relay};
 use chat_pair::server::limits::Limits;
-use chat_pair::server::log::Journal;
-use chat_pair::server::room::{Room, Seat};
-use futures_util::{SinkExt, StreamExt};
 use support::raw::{Ear, Raw, missed};
-use support::{PATIENCE, Program, Server, resident};
-use tokio::io::DuplexStream;
-use tokio::task::JoinHandle;
-use tokio_websockets::{ClientBuilder, Message, ServerBuilder, WebSocketStream};
+use support::{Program, Server, resident};
 
 /// Line `n` of a flood, of some length.
 fn line(n: usize) -> String {
@@ -69,7 +59,7 @@ fn a_flood_reaches_all_who_read_and_one_who_does_not_is_cut_off() {
         .collect();
     flood.join().unwrap();
     // Its input has ended: when it has, the server has taken all of it.
-    assert_eq!(ann.exit(), 0);
+    assert_eq!(ann.exit(), 0, "{:?}", ann.err_rest().last());
     let mut bob = Raw::join(server.port);
     bob.say("the end");
     for reader in readers {
@@ -77,7 +67,7 @@ fn a_flood_reaches_all_who_read_and_one_who_does_not_is_cut_off() {
     }
 
     let cut = format!(
-        "server: {} was cut off: it took nothing for 5s",
+        "server: {} was cut off: it took nothing for 15s",
         never.name()
     );
     assert_eq!(server.program.err_line(), cut);
@@ -94,7 +84,7 @@ fn a_flood_reaches_all_who_read_and_one_who_does_not_is_cut_off() {
 #[test]
 fn a_reader_that_stalls_is_told_exactly_what_it_missed_and_stays() {
     const SPEAKERS: usize = 64;
-    const LINES: u64 = Limits::DEFAULT.ring as u64 * 7 / 4;
+    const LINES: u64 = Limits::DEFAULT.ring as u64 * 8;
     let mut server = Server::start();
     let mut slow = Ear::of(Raw::narrow(server.port));
     let mut quick = Ear::join(server.port);
@@ -219,121 +209,4 @@ fn messages_of_many_short_lines_do_not_outrun_a_reader() {
         saying.join().unwrap().shut();
         reading.join().unwrap();
     }
-}
-
-/// A relay in memory: the far end of its connection, and why it will have ended.
-fn stay(room: &Arc<Room>, limits: &Limits, pipe: usize) -> (DuplexStream, JoinHandle<Ended>) {
-    let (near, far) = tokio::io::duplex(pipe);
-    let (mut seat, limits) = (room.enter().unwrap(), limits.clone());
-    let stay = async move {
-        let mut ws = ServerBuilder::new().serve(near);
-        relay(&mut ws, "r", &mut seat, &Journal::open(&limits), &limits).await
-    };
-    (far, tokio::spawn(stay))
-}
-
-/// Small in everything, and with no output.
-fn small() -> Limits {
-    Limits {
-        ring: 8,
-        batch: 1, // each line is one
-        journal: 0,
-        pause: Duration::from_millis(1),
-        hold: Duration::from_millis(2),
-        ..Limits::DEFAULT
-    }
-}
-
-fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    runtime.unwrap().block_on(async {
-        tokio::time::timeout(PATIENCE, test).await.unwrap();
-    });
-}
-
-fn say(seat: &mut Seat, text: &str) {
-    let mut lines = Lines::of("s");
-    lines.push(text);
-    seat.say(&lines).unwrap();
-}
-
-/// A room that publishes.
-fn open(limits: &Limits) -> Arc<Room> {
-    let room = Room::open(limits);
-    tokio::spawn(room.clone().publish());
-    room
-}
-
-async fn said(seat: &mut Seat) -> Vec<u8> {
-    let batch = seat.hear().await.unwrap();
-    seat.gather(batch).concat()
-}
-
-async fn hear(ws: &mut WebSocketStream<DuplexStream>) -> String {
-    let message = ws.next().await.unwrap().unwrap();
-    String::from_utf8(message.as_payload().to_vec()).unwrap()
-}
-
-#[test]
-fn heard_and_missed_are_all_that_was_said_while_a_reader_stood_still() {
-    run(async {
-        const LINES: u64 = 100;
-        let limits = small();
-        let room = open(&limits);
-        let mut speaker = room.enter().unwrap();
-        let (far, stay) = stay(&room, &limits, 32);
-        let mut reader = ClientBuilder::new().take_over(far);
-        // Its own line is among those it will miss, and is not counted.
-        reader.send(Message::text("mine")).await.unwrap();
-        speaker.hear().await.unwrap();
-        for n in 0..LINES {
-            say(&mut speaker, &n.to_string());
-            if n < 10 {
-                tokio::task::yield_now().await; // as far as the pipe takes it
-            }
-        }
-        let (mut heard, mut lost) = (0, 0);
-        while heard + lost < LINES {
-            let text = hear(&mut reader).await;
-            if let Some(count) = missed(&text) {
-                lost += count;
-            } else {
-                assert_eq!(text, format!("s: {}", heard + lost));
-                heard += 1;
-            }
-        }
-        assert!(lost > 0);
-        assert_eq!(heard + lost, LINES);
-        say(&mut speaker, "on");
-        assert_eq!(hear(&mut reader).await, "s: on");
-        room.close();
-        assert!(matches!(stay.await.unwrap(), Ended::RoomClosed));
-    });
-}
-
-#[test]
-fn one_who_is_stuck_holds_a_speaker_up_for_a_bounded_time() {
-    run(async {
-        const LINES: usize = 200;
-        let limits = Limits {
-            write: Duration::from_millis(200),
-            ..small()
-        };
-        let room = open(&limits);
-        let (_never_read, stuck) = stay(&room, &limits, 32);
-        let (far, _speaking) = stay(&room, &limits, 1024);
-        let mut speaker = ClientBuilder::new().take_over(far);
-        let mut ear = room.enter().unwrap();
-        // Each line is a batch of its own, and each is said while the room is crowded.
-        for n in 0..LINES {
-            speaker.send(Message::text(n.to_string())).await.unwrap();
-            let heard = said(&mut ear).await;
-            assert_eq!(heard[2..], *format!("r: {n}").as_bytes());
-        }
-        assert!(matches!(stuck.await.unwrap(), Ended::Stuck(_)));
-        speaker.send(Message::text("on")).await.unwrap();
-        assert_eq!(said(&mut ear).await[2..], *b"r: on");
-    });
 }

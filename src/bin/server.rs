@@ -70,12 +70,11 @@ impl Chat {
             ));
             limits.connections = most;
         }
-        // An empty variable, or a comma too many, is a list without that name.
         let origins = flags
             .allow_origin
             .iter()
-            .map(|origin| origin.trim().to_owned());
-        let origins = origins.filter(|origin| !origin.is_empty()).collect();
+            .filter(|origin| !origin.is_empty());
+        let origins = origins.cloned().collect();
         let room = Room::open(&limits);
         Arc::new(Self {
             room,

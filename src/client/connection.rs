@@ -15,8 +15,9 @@ use crate::client::console::Event;
 use crate::client::limits::Limits;
 use crate::client::outbox::Outbox;
 use crate::client::socket::ReadToEnd;
+use crate::protocol::close::{self, Fault};
 use crate::protocol::keepalive::{Alarm, Keepalive};
-use crate::protocol::{close, line};
+use crate::protocol::line;
 
 /// A WebSocket, and the chat that goes over it.
 pub struct Connection<'c, S> {
@@ -53,7 +54,7 @@ pub enum Ended {
     /// The server did not answer our goodbye at the end of the input.
     Unconfirmed,
     /// The server broke the rules; we closed with this code and this reason.
-    Fault(CloseCode, &'static str),
+    Fault(Fault),
 }
 
 impl fmt::Display for Ended {
@@ -76,7 +77,7 @@ impl fmt::Display for Ended {
                 "connection lost: nobody reads the output, and too much is waiting"
             ),
             Self::Unconfirmed => f.write_str(UNCONFIRMED),
-            Self::Fault(code, why) => {
+            Self::Fault((code, why)) => {
                 let words = close::words(*code);
                 write!(
                     f,
@@ -282,7 +283,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Connection<'c, S> {
         let message = match message {
             Some(Ok(message)) => message,
             Some(Err(error)) if self.goodbye.is_none() => match close::fault(&error) {
-                Some((code, why)) => return Some(self.fault(code, why).await),
+                Some(fault) => return Some(self.fault(fault).await),
                 None => return Some(self.over()),
             },
             _ => return Some(self.over()),
@@ -295,8 +296,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Connection<'c, S> {
             self.chat.outbox.confirm(message.as_payload());
         } else if message.is_text() {
             let Ok(text) = line::text(&message) else {
-                let (code, why) = close::NOT_UTF8;
-                return Some(self.fault(code, why).await);
+                return Some(self.fault(close::NOT_UTF8).await);
             };
             for line in line::lines(text) {
                 self.chat.console.show(&line::clean(line));
@@ -305,9 +305,9 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Connection<'c, S> {
         None
     }
 
-    async fn fault(&mut self, code: CloseCode, why: &'static str) -> Ended {
-        close::close(&mut self.ws, code, why, self.chat.limits.close).await;
-        Ended::Fault(code, why)
+    async fn fault(&mut self, fault: Fault) -> Ended {
+        close::close(&mut self.ws, fault.0, &fault.1, self.chat.limits.close).await;
+        Ended::Fault(fault)
     }
 
     /// What it means that nothing more will come.

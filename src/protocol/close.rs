@@ -1,5 +1,6 @@
 //! How either end leaves without losing what is on its way.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -40,24 +41,29 @@ where
     }
 }
 
-/// What to close with after an error of the connection, and the reason in words; `None` when the
-/// connection itself is gone. Any error ends a session: after one, the library may hand out a
-/// message with a hole.
+/// What to close with, and the reason in words.
+pub type Fault = (CloseCode, Cow<'static, str>);
+
+/// What to close with after an error of the connection; `None` when the connection itself is
+/// gone. Any error ends a connection: after one, the library may hand out a message with a hole.
 #[must_use]
-pub fn fault(error: &Error) -> Option<(CloseCode, &'static str)> {
+pub fn fault(error: &Error) -> Option<Fault> {
     match error {
-        Error::PayloadTooLong { .. } => {
-            Some((CloseCode::MESSAGE_TOO_BIG, "the message is too long"))
-        }
+        Error::PayloadTooLong { len, max_len } => Some((
+            CloseCode::MESSAGE_TOO_BIG,
+            format!("a message of {len} bytes, and at most {max_len} are allowed").into(),
+        )),
         Error::Protocol(ProtocolError::InvalidUtf8) => Some(NOT_UTF8),
-        Error::Protocol(_) => Some((CloseCode::PROTOCOL_ERROR, "this is not WebSocket")),
+        Error::Protocol(error) => Some((CloseCode::PROTOCOL_ERROR, error.to_string().into())),
         _ => None,
     }
 }
 
 /// What to close with when text turns out not to be (RFC 6455 8.1).
-pub const NOT_UTF8: (CloseCode, &str) =
-    (CloseCode::INVALID_FRAME_PAYLOAD_DATA, "text is not UTF-8");
+pub const NOT_UTF8: Fault = (
+    CloseCode::INVALID_FRAME_PAYLOAD_DATA,
+    Cow::Borrowed("text is not UTF-8"),
+);
 
 /// A close code in words (RFC 6455 7.4.1 and the registry it began), with its number.
 #[must_use]

@@ -5,6 +5,7 @@
 //! Speaking and hearing are two loops beside each other, and neither waits for the other: a client
 //! that reads slowly is still listened to, and one whose lines have to wait still hears.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::Cursor;
 use std::pin::pin;
@@ -17,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Chain, Join, SimplexStream,
 use tokio::time::{sleep_until, timeout};
 use tokio_websockets::{CloseCode, Error, Message, WebSocketStream};
 
-use crate::protocol::close;
+use crate::protocol::close::{self, Fault};
 use crate::protocol::keepalive::{Alarm, Keepalive};
 use crate::protocol::line;
 use crate::server::batch::Lines;
@@ -49,7 +50,7 @@ pub enum Ended {
     /// The connection ended without a goodbye.
     Lost,
     /// The client sent what the protocol or this chat does not allow.
-    Broke(CloseCode, &'static str),
+    Broke(CloseCode, Cow<'static, str>),
     /// The client took nothing for so long.
     Stuck(Duration),
     /// The client did not answer a ping within the limit.
@@ -64,14 +65,14 @@ impl Ended {
         close::fault(&error).map_or(Self::Lost, Self::broke)
     }
 
-    fn broke((code, reason): (CloseCode, &'static str)) -> Self {
+    fn broke((code, reason): Fault) -> Self {
         Self::Broke(code, reason)
     }
 
     /// The close code to say goodbye with (RFC 6455 7.4.1) and the reason in words. `None` when
     /// the other end takes nothing any more.
     #[must_use]
-    pub fn goodbye(&self) -> Option<(CloseCode, &'static str)> {
+    pub fn goodbye(&self) -> Option<(CloseCode, &str)> {
         match self {
             Self::Left(code) => Some((*code, "")),
             Self::Broke(code, reason) => Some((*code, reason)),
@@ -166,7 +167,7 @@ where
 async fn discard(reader: &mut (impl AsyncRead + Unpin)) {
     let mut unread = [0; 1024];
     while matches!(reader.read(&mut unread).await, Ok(1..)) {}
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// The loop of one who hears: what the room says is written to the client.
@@ -301,7 +302,7 @@ where
         if message.is_binary() {
             return Err(Ended::Broke(
                 CloseCode::UNSUPPORTED_DATA,
-                "only text messages, please",
+                "only text messages, please".into(),
             ));
         }
         if message.is_text() {

@@ -21,12 +21,13 @@ Examples:
 #[derive(Clone, Debug, Parser)]
 #[command(name = "server", version, max_term_width = 100, after_long_help = SERVER)]
 pub struct Server {
-    /// Where to listen; port 0 takes a free port
+    /// Where to listen; port 0 takes a free port, and a port alone is one of 127.0.0.1
     #[arg(
         long,
         env = "CHAT_LISTEN",
         value_name = "ADDRESS:PORT",
-        default_value = "127.0.0.1:8080"
+        default_value = "127.0.0.1:8080",
+        value_parser = address
     )]
     pub listen: String,
 
@@ -48,7 +49,8 @@ pub struct Server {
         long,
         env = "CHAT_ALLOW_ORIGIN",
         value_name = "URL",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = origin
     )]
     pub allow_origin: Vec<String>,
 }
@@ -61,4 +63,90 @@ fn connections(text: &str) -> Result<usize, String> {
 
 fn threads(text: &str) -> Result<usize, String> {
     number(text, 1, 256)
+}
+
+/// Where to listen, as `ADDRESS:PORT` or `NAME:PORT`. A port alone is meant for this machine.
+fn address(text: &str) -> Result<String, String> {
+    const FORM: &str = "it is ADDRESS:PORT, for instance 127.0.0.1:8080 for this machine alone, \
+         or 0.0.0.0:8080 for everyone who can reach it";
+    if text.parse::<u16>().is_ok() {
+        return Ok(format!("127.0.0.1:{text}"));
+    }
+    match text.rsplit_once(':') {
+        Some((address, port)) if !address.is_empty() && port.parse::<u16>().is_ok() => {
+            Ok(text.to_owned())
+        }
+        _ => Err(FORM.to_owned()),
+    }
+}
+
+/// An origin as browsers send it (RFC 6454 6.2): lower case, without a path, and without the
+/// port that goes without saying. An empty one, as a comma too many makes it, stays empty.
+fn origin(text: &str) -> Result<String, String> {
+    const FORM: &str =
+        "it is SCHEME://HOST or SCHEME://HOST:PORT, for instance https://chat.example";
+    let text = text.trim().to_ascii_lowercase();
+    let origin = text.strip_suffix('/').unwrap_or(&text);
+    if origin.is_empty() || origin == "null" {
+        return Ok(origin.to_owned());
+    }
+    let (scheme, host) = origin.split_once("://").ok_or(FORM)?;
+    let usual = match scheme {
+        "https" => ":443",
+        "http" => ":80",
+        _ => "",
+    };
+    let host = host.strip_suffix(usual).unwrap_or(host);
+    if scheme.is_empty() || host.is_empty() || host.contains(['/', '?', '#', '@', ' ']) {
+        return Err(FORM.to_owned());
+    }
+    Ok(format!("{scheme}://{host}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_a_port() {
+        assert_eq!(address("8080").unwrap(), "127.0.0.1:8080");
+        for whole in ["127.0.0.1:0", "[::1]:8080", "localhost:65535"] {
+            assert_eq!(address(whole).unwrap(), whole);
+        }
+        for wrong in [
+            "",
+            ":8080",
+            "localhost",
+            "[::1]",
+            "127.0.0.1:",
+            "a:65536",
+            "a:b",
+        ] {
+            assert!(address(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_what_browsers_send() {
+        for (given, sent) in [
+            ("https://chat.example", "https://chat.example"),
+            (" HTTPS://Chat.Example/ ", "https://chat.example"),
+            ("https://chat.example:443", "https://chat.example"),
+            ("http://[::1]:80/", "http://[::1]"),
+            ("http://chat.example:8080", "http://chat.example:8080"),
+            ("null", "null"),
+            ("", ""),
+        ] {
+            assert_eq!(origin(given).unwrap(), sent);
+        }
+        for wrong in [
+            "chat.example",
+            "https://",
+            "://a",
+            "https://a/b",
+            "https://a b",
+        ] {
+            assert!(origin(wrong).is_err(), "{wrong}");
+        }
+    }
 }

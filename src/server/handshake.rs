@@ -199,6 +199,7 @@ fn forbid(origin: &str) -> Refusal {
 
 /// Opens the WebSocket. The library reads from the stream, behind the request of our own writing,
 /// and writes into a pipe to the connection's writer, which will send its answer first of all.
+/// The pipe takes all of that answer, which is far shorter than its bound, before anyone reads.
 /// `None` when the library does not agree, which our own request gives it no reason for.
 async fn upgrade<R, W>(
     stream: Join<R, W>,
@@ -216,12 +217,14 @@ where
     );
     let bytes = Bytes::from([request.as_bytes(), rest].concat());
     let (reader, socket) = stream.into_inner();
-    let (control, pipe) = simplex(limits.control);
+    let (mut control, pipe) = simplex(limits.control);
     let inlet = join(Cursor::new(bytes).chain(reader), pipe);
     let ws_limits = WsLimits::default().max_payload_len(Some(limits.message));
     let server = ServerBuilder::new().limits(ws_limits);
     let (_, ws) = server.accept(inlet).await.ok()?;
-    let writer = Writer::new(socket, control, limits);
+    let answer = head::read(&mut control, limits.head, |_| true).await.ok()?;
+    let mut writer = Writer::new(socket, control, limits);
+    writer.push([answer.bytes]);
     Some(Connection { ws, writer })
 }
 

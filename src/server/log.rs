@@ -172,7 +172,7 @@ impl Queue {
             if dropped > 0 {
                 complain(&format!("{dropped} log lines dropped"));
             }
-            let written = self.write(&mut sink, &text, &complain);
+            let written = self.write(&mut sink, &text, complain);
             let mut waiting = lock(&self.waiting);
             waiting.writing = false;
             if let Err(error) = written {

@@ -17,8 +17,10 @@ use crate::server::limits::Limits;
 #[derive(Debug)]
 pub struct Writer<W> {
     socket: W,
-    /// Frames that the WebSocket library made: pongs.
+    /// The pipe through which the WebSocket library sends frames: pongs.
     control: ReadHalf<SimplexStream>,
+    /// The beginning of such a frame.
+    partial: BytesMut,
     /// What is to be written before anything else; the first may be half written.
     unwritten: Vec<Bytes>,
     pace: Pace,
@@ -42,12 +44,13 @@ impl<W> Writer<W>
 where
     W: AsyncWrite + Unpin,
 {
-    /// Writes to `socket`, and what arrives in `control` as well.
+    /// Writes to `socket`, also the frames that arrive in `control`.
     #[must_use]
     pub fn new(socket: W, control: ReadHalf<SimplexStream>, limits: &Limits) -> Self {
         Self {
             socket,
             control,
+            partial: BytesMut::new(),
             unwritten: Vec::new(),
             pace: Pace::new(limits),
         }
@@ -61,17 +64,34 @@ where
     /// Waits until the library has something to send, and puts it behind the rest. May be
     /// cancelled: nothing is lost.
     pub async fn push_control(&mut self) {
-        let mut frames = BytesMut::new();
-        match self.control.read_buf(&mut frames).await {
-            Ok(1..) => self.unwritten.push(frames.freeze()),
-            // Its end: the library will send nothing any more.
-            _ => std::future::pending().await,
+        loop {
+            let frames = self.whole_frames();
+            if !frames.is_empty() {
+                return self.unwritten.push(frames);
+            }
+            if !matches!(self.control.read_buf(&mut self.partial).await, Ok(1..)) {
+                // The library will send nothing any more.
+                std::future::pending::<()>().await;
+            }
         }
     }
 
     /// The same with what is there already.
     pub fn push_ready_control(&mut self) {
         let _ = self.push_control().now_or_never();
+    }
+
+    /// Takes the whole frames out of what the library has sent. Its pipe may be full in the middle
+    /// of a frame, and nothing else must be sent before that frame's end.
+    fn whole_frames(&mut self) -> Bytes {
+        let mut end = 0;
+        // Control frames have the two bytes of the short form (RFC 6455 5.5), and no mask.
+        while let Some([_, len]) = self.partial[end..].first_chunk()
+            && self.partial.len() >= end + 2 + usize::from(*len)
+        {
+            end += 2 + usize::from(*len);
+        }
+        self.partial.split_to(end).freeze()
     }
 
     /// Writes what waits; `counted` is whether others wait for this client. May be cancelled: the

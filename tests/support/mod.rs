@@ -87,7 +87,8 @@ impl Program {
 
     /// The next line of standard output.
     pub fn line(&mut self) -> String {
-        self.out.next().expect("a line on standard output")
+        let line = self.out.next();
+        line.unwrap_or_else(|| panic!("no line on standard output: {:?}", self.err.rest().last()))
     }
 
     /// The next line of standard error.
@@ -249,11 +250,33 @@ impl Server {
         name.expect(&line).to_owned()
     }
 
+    /// Does something while the server stands still, and has it find all of it at once.
+    pub fn while_stopped(&self, act: impl FnOnce()) {
+        self.program.signal("STOP");
+        act();
+        self.program.signal("CONT");
+    }
+
     /// Starts a client and returns it with its name, once the server knows it.
     pub fn join(&mut self) -> (Program, String) {
         let client = Program::client(self.port);
         (client, self.joined())
     }
+}
+
+/// A server with flags that it either understands or refuses: `None` when it has ended with 2 and
+/// a line that has these words in it.
+pub fn served_or_refused(command: &mut Command, words: &str) -> Option<Server> {
+    let mut program = Program::spawn(command);
+    if let Some(line) = program.out.next() {
+        let port = line.strip_prefix("listening on port ").expect(&line);
+        let port = port.parse().expect(&line);
+        return Some(Server { program, port });
+    }
+    assert_eq!(program.exit(), 2);
+    let said = program.err_rest();
+    assert!(said.len() == 1 && said[0].contains(words), "{said:?}");
+    None
 }
 
 /// Bytes of memory that a process has resident (`VmRSS`), or had at most (`VmHWM`).

@@ -303,6 +303,9 @@ fn is_end(error: &io::Error) -> bool {
     )
 }
 
+/// Bytes that an [`Ear`] reads at once.
+const AT_ONCE: usize = 64 * 1024;
+
 /// A connection that reads much: buffered, nothing copied, pings answered.
 pub struct Ear {
     pub raw: Raw,
@@ -326,11 +329,17 @@ impl Ear {
 
     /// The next text; `None` at a Close or the end of the connection.
     pub fn text(&mut self) -> Option<&str> {
+        self.text_in_pieces(AT_ONCE, || ())
+    }
+
+    /// The same, read in pieces of at most so many bytes, with something else done before each.
+    pub fn text_in_pieces(&mut self, piece: usize, mut before: impl FnMut()) -> Option<&str> {
         let mut pings = 0;
         let text = loop {
             assert!(pings < 3, "nothing but pings");
             while self.buffered().is_none() {
-                if self.read() == 0 {
+                before();
+                if self.read_piece(piece) == 0 {
                     return None;
                 }
             }
@@ -352,10 +361,15 @@ impl Ear {
 
     /// Reads once, and returns how many bytes there were: 0 at the end.
     pub fn read(&mut self) -> usize {
+        self.read_piece(AT_ONCE)
+    }
+
+    /// The same, at most so many bytes.
+    pub fn read_piece(&mut self, piece: usize) -> usize {
         self.buffer.drain(..self.used);
         self.used = 0;
         let len = self.buffer.len();
-        self.buffer.resize(len + 64 * 1024, 0);
+        self.buffer.resize(len + piece, 0);
         let read = match self.raw.stream.read(&mut self.buffer[len..]) {
             Ok(read) => read,
             Err(error) if is_end(&error) => 0,
