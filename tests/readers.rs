@@ -66,11 +66,6 @@ fn a_flood_reaches_all_who_read_and_one_who_does_not_is_cut_off() {
         reader.join().unwrap();
     }
 
-    let cut = format!(
-        "server: {} was cut off: it took nothing for 15s",
-        never.name()
-    );
-    assert_eq!(server.program.err_line(), cut);
     let bound = Limits {
         connections: READERS + 5,
         ..Limits::DEFAULT

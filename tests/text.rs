@@ -178,7 +178,16 @@ fn a_message_may_be_as_long_as_the_limit_and_no_longer() {
         let mut dan = Raw::join(chat.server.port);
         chat.server.line();
         dan.say(&"x".repeat(most + 1));
-        assert_eq!(dan.close(), (1009, format!("max length: {most}")));
+        assert_eq!(
+            dan.close(),
+            (
+                1009,
+                format!(
+                    "a message of {} bytes, and at most {most} are allowed",
+                    most + 1
+                )
+            )
+        );
         drop(dan);
         chat.server.line();
         chat.and_nothing_else();

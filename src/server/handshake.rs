@@ -190,10 +190,11 @@ fn is_key(key: &str) -> bool {
 fn forbid(origin: &str) -> Refusal {
     const SHOWN: usize = 100;
     let shown: String = origin.chars().take(SHOWN).collect();
-    let why = format!(
-        "pages of {} may not join: see server --allow-origin",
-        line::clean(&shown)
-    );
+    let shown = match &*line::clean(&shown) {
+        "" => "an empty origin".to_owned(),
+        shown => shown.to_owned(),
+    };
+    let why = format!("pages of {shown} may not join: see server --allow-origin");
     Refusal::Answered(StatusCode::FORBIDDEN, why.into())
 }
 

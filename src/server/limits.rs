@@ -45,7 +45,8 @@ pub struct Limits {
     /// Bytes of pongs that wait to be written to one connection. A peer that sends pings and
     /// does not read is not read any more when its pongs exceed this.
     pub control: usize,
-    /// Bytes a second that a reader must take while it is behind, to be waited for.
+    /// Bytes a second that a reader must take while it is behind, to be waited for. A little less
+    /// than the 64 KiB of the promise, so that no jitter decides about a reader at just that rate.
     pub rate: usize,
     /// Bytes that a reader may be behind this rate before the room no longer waits for it. A
     /// system often shows that its reader takes something only when the whole receive buffer,
@@ -121,7 +122,7 @@ impl Limits {
         head: HEAD,
         handshake: Duration::from_secs(5),
         control: 4 * 1024,
-        rate: 64 * 1024,
+        rate: 56 * 1024,
         allowance: 144 * 1024,
         probation: Duration::from_secs(10),
         stuck: Duration::from_secs(15),

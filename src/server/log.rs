@@ -176,10 +176,12 @@ impl Queue {
             let mut waiting = lock(&self.waiting);
             waiting.writing = false;
             if let Err(error) = written {
-                complain(&format!(
-                    "the log on standard output ends here: {}",
-                    plain(&error)
-                ));
+                complain(&match error.kind() {
+                    io::ErrorKind::BrokenPipe => {
+                        "standard output is closed: the log ends here".to_owned()
+                    }
+                    _ => format!("the log ends here: {}", plain(&error)),
+                });
                 (waiting.closed, waiting.text) = (true, Vec::new());
             }
             self.changed.notify_all();
