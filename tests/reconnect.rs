@@ -258,14 +258,15 @@ fn lines_in_doubt_are_named_and_not_sent_again() {
 #[test]
 fn what_is_unsent_at_the_end_of_the_input_is_sent_when_the_server_is_back() {
     const LINES: usize = 1000;
-    let listener = RawServer::listen();
+    let listener = RawServer::narrow();
     let url = listener.url();
     let mut ann = start(&url);
     let mut server = listener.accept();
     assert_eq!(ann.err_line(), connected(&url));
     let text = |number: usize| format!("{number:04}{}", "x".repeat(1000));
     let lines: Vec<_> = (0..LINES).map(text).collect();
-    // Small enough to be kept, so the client knows the end of it; the server takes one line.
+    // Small enough to be kept, so the client knows the end of it; more than the system holds on
+    // its way to a server that takes one line.
     let mut input = ann.input.take().unwrap();
     input
         .write_all((lines.join("\n") + "\n").as_bytes())
