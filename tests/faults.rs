@@ -576,6 +576,7 @@ fn text_from_a_hostile_server_cannot_steer_the_terminal() {
     ));
     assert_eq!(client.line(), "a\u{FFFD}[2Jb");
     assert_eq!(client.line(), "\u{FFFD}]0;title\u{FFFD}");
+    assert_eq!(client.line(), "");
     assert_eq!(
         client.line(),
         "\u{FFFD}31m\u{FFFD}c\u{FFFD}\u{FFFD}d\u{FFFD}"
