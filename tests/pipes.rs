@@ -6,7 +6,7 @@ mod support;
 
 use std::fs;
 use std::io::{self, BufWriter, PipeWriter, Write};
-use std::process::{ChildStdin, Command};
+use std::process::{ChildStdin, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -168,6 +168,104 @@ fn client_into_head_is_a_normal_end() {
     assert_eq!(shell.err_line(), LEFT);
     assert_eq!(server.line(), format!("Received from {b}: four"));
     assert_eq!(server.line(), format!("Client {a} disconnected"));
+}
+
+/// What a pipe brings on and on was only read ahead; who leaves it loses nothing.
+#[test]
+fn who_leaves_a_pipe_that_still_brings_lines_has_lost_nothing() {
+    let mut server = Server::start();
+    let (mut bob, _) = server.join();
+    let (mut ann, a) = join(&mut server, &[]);
+    let mut input = ann.input.take().unwrap();
+    // To the end of the client, and of its pipe.
+    let writing = thread::spawn(move || while writeln!(input, "on and on").is_ok() {});
+    for _ in 0..1000 {
+        assert_eq!(bob.line(), format!("{a}: on and on"));
+    }
+    ann.signal("INT");
+    assert_eq!((ann.exit(), ann.err_rest()), (0, vec![LEFT.into()]));
+    writing.join().unwrap();
+}
+
+/// The same when it is the reader that goes.
+#[test]
+fn a_reader_that_goes_leaves_a_pipe_that_still_brings_lines() {
+    let server = Server::start();
+    let script = format!(
+        "yes | \"$CLIENT\" {} | head -3; echo \"code ${{PIPESTATUS[1]}}\"",
+        server.url()
+    );
+    let mut shell = in_a_shell(&script);
+    is_connected(&mut shell);
+    let mut bob = Program::client(server.port);
+    bob.type_line("one\ntwo\nthree");
+    for text in ["one", "two", "three"] {
+        assert!(shell.line().ends_with(&format!(": {text}")));
+    }
+    // Until it is noticed that the reader has gone.
+    let mut code = shell.out.try_next();
+    while code.is_none() {
+        let _ = bob.input.as_mut().unwrap().write_all(b"more\n");
+        thread::yield_now();
+        code = shell.out.try_next();
+    }
+    assert_eq!(code.as_deref(), Some("code 0"));
+    assert_eq!(shell.err_rest(), [LEFT]);
+}
+
+/// A full disk, which the system has as a device.
+#[test]
+fn what_cannot_be_written_is_a_failure_and_said() {
+    let server = Server::start();
+    let url = server.url();
+    let script = format!("exec \"$CLIENT\" {url} --wait 60 < /dev/null > /dev/full");
+    let mut client = in_a_shell(&script);
+    is_connected(&mut client);
+    let mut bob = Program::client(server.port);
+    bob.type_line("hello");
+    assert_eq!(client.exit(), 1);
+    let why = "client: cannot write standard output: no space left on device";
+    assert_eq!(client.err_rest(), [why]);
+}
+
+/// One signal is enough, whatever does not read.
+#[test]
+fn a_signal_ends_a_client_whose_output_nobody_reads() {
+    let listener = RawServer::listen();
+    let (_unread, full) = io::pipe().unwrap();
+    let mut client = Program::spawn_into(Program::command("client").arg(listener.url()), full);
+    let mut server = listener.accept();
+    is_connected(&mut client);
+    let line = "x".repeat(1000);
+    // The pipe takes 64 KiB, and what the client keeps is full behind it.
+    for _ in 0..200 {
+        server.say(&line);
+    }
+    client.signal("TERM");
+    assert_eq!(client.exit(), 0);
+    assert_eq!(client.err_rest(), [LEFT]);
+}
+
+/// A standard error that nobody reads is full of what was said about lines.
+#[test]
+fn a_signal_ends_a_client_whose_standard_error_nobody_reads() {
+    let mut server = Server::start();
+    let (_unread, full) = io::pipe().unwrap();
+    let mut command = Program::command("client");
+    command.arg(server.url());
+    let mut client = Program::spawn_on(&mut command, Stdio::piped(), full.into());
+    let _a = server.joined();
+    let mut input = client.input.take().unwrap();
+    // More of them than the pipe and the client keep: it stops to read.
+    let bad = thread::spawn(move || while input.write_all(b"\xff\n").is_ok() {});
+    let (mut bob, b) = server.join();
+    bob.type_line("hello");
+    assert_eq!(client.line(), format!("{b}: hello"));
+    let memory = support::resident(client.id(), "VmRSS");
+    assert!(memory < 40 * 1024 * 1024, "{memory}");
+    client.signal("HUP");
+    client.exit();
+    bad.join().unwrap();
 }
 
 /// What a user would type, with the client's path in a variable.
@@ -492,18 +590,6 @@ fn lines_in_doubt_are_named_also_at_ctrl_c() {
     ann.exit();
     let named = "client: the server may not have taken: hello";
     assert_eq!(ann.err_line(), named);
-}
-
-/// A link that died without a word: the server is there and answers nothing, not even a ping.
-#[test]
-#[ignore = "40 seconds: twice limits.quiet"]
-fn a_server_that_answers_nothing_is_noticed() {
-    let listener = RawServer::listen();
-    let (mut ann, server) = join_raw(&listener, &[]);
-    let lost = "client: connection lost: the server does not answer";
-    assert_eq!(ann.err_line(), lost);
-    assert_eq!(ann.exit(), 1);
-    drop(server);
 }
 
 /// Who asks twice does not wait for a server that does not answer.

@@ -7,7 +7,7 @@ mod support;
 use std::io::{BufWriter, Write};
 use std::thread;
 
-use support::raw::{FIN, PING, PONG, RawServer, TEXT};
+use support::raw::{CLOSE, FIN, PING, PONG, RawServer, TEXT};
 use support::window::{self, Window};
 use support::{Port, Program, Server};
 
@@ -251,6 +251,51 @@ fn lines_in_doubt_are_named_and_not_sent_again() {
         server.frame().unwrap(),
         (FIN | PING, 3u64.to_be_bytes().into())
     );
+}
+
+/// The link breaks after the end of the input, and most of it is still to be sent: the client goes
+/// on until it is, and the exit code says that not all of it is known to have arrived.
+#[test]
+fn what_is_unsent_at_the_end_of_the_input_is_sent_when_the_server_is_back() {
+    const LINES: usize = 1000;
+    let listener = RawServer::narrow();
+    let url = listener.url();
+    let mut ann = start(&url);
+    let mut server = listener.accept();
+    assert_eq!(ann.err_line(), connected(&url));
+    let text = |number: usize| format!("{number:04}{}", "x".repeat(1000));
+    let lines: Vec<_> = (0..LINES).map(text).collect();
+    // Small enough to be kept, so the client knows the end of it; more than the system holds on
+    // its way to a server that takes one line.
+    let mut input = ann.input.take().unwrap();
+    input
+        .write_all((lines.join("\n") + "\n").as_bytes())
+        .unwrap();
+    drop(input);
+    assert_eq!(server.text(), lines[0]);
+    server.reset();
+    let mut line = ann.err_line();
+    while line.starts_with("client: the server may not have taken: ") {
+        line = ann.err_line();
+    }
+    assert!(line.contains("trying again in"), "{line}");
+    let mut server = listener.accept();
+    assert_eq!(ann.err_line(), connected(&url));
+    let first = server.text_with_pongs();
+    let first: usize = first[..4].parse().unwrap();
+    assert!(first < LINES);
+    for line in &lines[first + 1..] {
+        assert_eq!(server.text_with_pongs(), *line);
+    }
+    let (last, ping) = server.frame().unwrap();
+    assert_eq!(last, FIN | PING);
+    server.send_frame(FIN | PONG, &ping);
+    assert_eq!(server.close(), (1000, String::new()));
+    server.send_frame(FIN | CLOSE, &1000u16.to_be_bytes());
+    server.shut();
+    assert_eq!(ann.exit(), 1);
+    let unsure = "client: the server did not confirm that it took everything";
+    assert_eq!(ann.err_rest(), [unsure]);
 }
 
 /// A client in a window, without a server.

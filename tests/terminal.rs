@@ -11,6 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 use portable_pty::{CommandBuilder, native_pty_system};
+use rustix::fs::{Mode, OFlags};
+use rustix::termios::Action;
 use support::raw::{FIN, RawServer, TEXT, bare_frame};
 use support::window::{self, Window, wrap};
 use support::{PATIENCE, Port, Program, Server};
@@ -461,6 +463,43 @@ fn a_terminal_that_vanishes_is_the_end() {
     let (end, ended) = channel();
     thread::spawn(move || end.send(child.wait().unwrap()));
     ended.recv_timeout(PATIENCE).unwrap();
+}
+
+/// A window that hangs, or one that was told to stop (Ctrl+S): what it does not read keeps nobody
+/// from leaving, and the modes come back.
+#[test]
+fn a_signal_ends_a_client_whose_terminal_stands_still() {
+    for (name, flow) in [("INT", false), ("TERM", true)] {
+        let listener = RawServer::listen();
+        let pair = native_pty_system()
+            .openpty(portable_pty::PtySize::default())
+            .unwrap();
+        let modes = format!("{:?}", pair.master.get_termios().unwrap());
+        let command = window::client(&[&listener.url()]);
+        let mut child = pair.slave.spawn_command(command).unwrap();
+        let mut server = listener.accept();
+        if flow {
+            let name = pair.master.tty_name().unwrap();
+            let flags = OFlags::RDWR | OFlags::NOCTTY;
+            let terminal = rustix::fs::open(name, flags, Mode::empty()).unwrap();
+            rustix::termios::tcflow(terminal, Action::OOff).unwrap();
+        }
+        // More than the client keeps for its screen, so that it reads no more of what comes.
+        let line = "x".repeat(1000);
+        for _ in 0..300 {
+            server.say(&line);
+        }
+        let id = child.process_id().unwrap();
+        support::signal(id, name);
+        let (end, ended) = channel();
+        thread::spawn(move || end.send(child.wait().unwrap()));
+        let status = ended.recv_timeout(PATIENCE);
+        if status.is_err() {
+            support::try_signal(id, "KILL");
+        }
+        assert_eq!(status.unwrap().exit_code(), 0, "{name}");
+        assert_eq!(format!("{:?}", pair.master.get_termios().unwrap()), modes);
+    }
 }
 
 #[test]

@@ -224,13 +224,12 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Connection<'c, S> {
                 self.send(Message::ping(""));
                 None
             }
-            Alarm::Dead if self.chat.console.has_room() => Some(Ended::Silent),
             Alarm::Dead => self.look_ahead().await,
         }
     }
 
-    /// Nobody reads the output, so nothing was received; perhaps the server's answer is there
-    /// already.
+    /// Before a link counts as dead: perhaps the server's answer is there already, and was not
+    /// read because nobody reads the output.
     async fn look_ahead(&mut self) -> Option<Ended> {
         // A task that ran for long is told that nothing is ready, to let others run.
         tokio::task::yield_now().await;

@@ -84,6 +84,15 @@ impl RawServer {
         Self { listener }
     }
 
+    /// On a free port; through its connections little fits, as in [`Raw::narrow`].
+    pub fn narrow() -> Self {
+        let server = Self::listen();
+        let listener = SockRef::from(&server.listener);
+        listener.set_recv_buffer_size(4096).unwrap();
+        listener.set_tcp_mss(536).unwrap();
+        server
+    }
+
     pub fn url(&self) -> String {
         format!("ws://{}", self.listener.local_addr().unwrap())
     }
