@@ -1,10 +1,44 @@
 //! A chat pair for the terminal: `server` relays each line that a client types to all the
 //! others over WebSocket, `client` is what people type into.
 //!
-//! - [`protocol`]: what both ends know
-//! - [`server`]: the half that relays
-//! - [`client`]: the half that people type into
-//! - [`flags`], [`os`]: how both read their flags and speak with the system
+//! The reading order. The heart is the first six, an evening's reading:
+//!
+//! - `src/bin/server.rs`: flags, bind, the accept loop, a task per connection, the end
+//! - [`server::connection`]: one client's connection, as two loops: it speaks, it hears
+//! - [`server::room`]: the `broadcast` channel that all share, and who waits for whom
+//! - [`server::batch`]: lines encoded once as WebSocket frames, shared by every receiver
+//! - [`server::writer`]: the one way out to a client, and how fast it takes what is sent
+//! - [`protocol::line`]: what a line is, and what may not be in it
+//!
+//! Around it, on the server:
+//!
+//! - [`server::handshake`], [`protocol::head`]: from a stranger's stream to a connection, or a
+//!   refusal
+//! - [`server::listener`]: the socket, which outlives every error
+//! - [`server::log`]: the server's output, which never blocks the relay
+//! - [`server::frame`], [`server::flags`], [`server::limits`]
+//!
+//! The client:
+//!
+//! - `src/bin/client.rs`: connect, talk, try again
+//! - [`client::connection`]: one connection, with the `select!` over "a line was typed" and "a frame
+//!   arrived", and why it ended
+//! - [`client::chat`], [`client::outbox`]: what stays while connections come and go, and the lines
+//!   that are not known to have arrived
+//! - [`client::connect`], [`client::backoff`], [`client::socket`]: from a URL to a WebSocket, or one
+//!   line that says why not; and again
+//! - [`client::console`], [`client::pipe`], [`client::format`]: the two ends, and how a line looks
+//! - [`client::terminal`]: a person's keyboard and screen, which a reader of the chat may pass by
+//! - [`client::flags`], [`client::limits`]
+//!
+//! Both:
+//!
+//! - [`protocol::close`], [`protocol::keepalive`]: how either end leaves without losing what is on
+//!   its way, and how it notices a dead link
+//! - [`flags`], [`os`]: how both read their flags, and what the system says to them
+//!
+//! Imports run one way: the binaries, then their half, then `protocol`. The halves never import
+//! each other.
 
 pub mod client;
 pub mod flags;
