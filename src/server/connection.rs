@@ -65,6 +65,10 @@ impl Ended {
         close::fault(&error).map_or(Self::Lost, Self::broke)
     }
 
+    fn of(Closed: Closed) -> Self {
+        Self::Stopped
+    }
+
     fn broke((code, reason): Fault) -> Self {
         Self::Broke(code, reason)
     }
@@ -324,17 +328,24 @@ where
         if lines.count == 0 {
             return Ok(());
         }
-        let mut said = pin!(self.speaker.say(&lines));
-        let said = loop {
+        if !self.speaker.say_now(&lines).map_err(Ended::of)? {
+            // Boxed, since it is rare, and an idle connection should not keep room for it.
+            Box::pin(self.wait_to_say(&lines)).await?;
+        }
+        self.log.say_all(&lines.log, lines.count);
+        Ok(())
+    }
+
+    /// Waits until the room takes the lines.
+    async fn wait_to_say(&self, lines: &Lines<'_>) -> Result<(), Ended> {
+        let mut said = pin!(self.speaker.say(lines));
+        loop {
             match timeout(self.limits.quiet / 2, &mut said).await {
-                Ok(said) => break said,
+                Ok(said) => return said.map_err(Ended::of),
                 // It is not the client that is silent: nobody reads what it sends now.
                 Err(_) => lock(self.keepalive).heard(),
             }
-        };
-        said.map_err(|Closed| Ended::Stopped)?;
-        self.log.say_all(&lines.log, lines.count);
-        Ok(())
+        }
     }
 }
 

@@ -252,6 +252,18 @@ impl Speaker {
         Ok(())
     }
 
+    /// Says the lines if nobody waits for space, and there is some. Returns whether it did.
+    ///
+    /// # Errors
+    ///
+    /// The room is closed, and the lines were not said.
+    pub fn say_now(&self, lines: &Lines<'_>) -> Result<bool, Closed> {
+        match self.room.floor.try_lock() {
+            Ok(_floor) => self.try_say(lines),
+            Err(_) => Ok(false),
+        }
+    }
+
     /// Says the lines if there is space.
     fn try_say(&self, lines: &Lines<'_>) -> Result<bool, Closed> {
         let room = &*self.room;

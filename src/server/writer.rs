@@ -2,7 +2,10 @@
 //! the room and of the WebSocket library can never end up inside each other. It also measures how
 //! fast the client takes what is sent.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -12,6 +15,9 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, timeout};
 
 use crate::server::limits::Limits;
+
+/// Pieces that are written in one call; more gain nothing.
+const SLICES: usize = 64;
 
 /// The sending side of a connection.
 #[derive(Debug)]
@@ -98,9 +104,10 @@ where
     /// rest waits on.
     pub async fn flush(&mut self, counted: bool) -> Written {
         while !self.unwritten.is_empty() {
-            let written = match unconstrained(self.write_once()).now_or_never() {
+            let written = match self.write_now() {
                 Some(written) => written,
-                None => match self.wait_to_write(counted).await {
+                // Boxed, since it is rare, and an idle connection should not keep room for it.
+                None => match Box::pin(self.wait_to_write(counted)).await {
                     Ok(written) => written,
                     Err(Written::All) => continue,
                     Err(late) => return late,
@@ -151,20 +158,26 @@ where
     }
 
     /// One call of the system with all that waits.
-    async fn write_once(&mut self) -> io::Result<usize> {
-        const SLICES: usize = 64; // More in one call gain nothing.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // On the stack, not in the future, which is kept for each connection.
         let mut slices = [IoSlice::new(&[]); SLICES];
         let count = self.unwritten.len().min(SLICES);
         for (slice, bytes) in slices.iter_mut().zip(&self.unwritten) {
             *slice = IoSlice::new(bytes);
         }
-        self.socket.write_vectored(&slices[..count]).await
+        Pin::new(&mut self.socket).poll_write_vectored(cx, &slices[..count])
+    }
+
+    /// What the system takes at once; `None` when it takes nothing now.
+    fn write_now(&mut self) -> Option<io::Result<usize>> {
+        // A turn that has been long must not look like a client that takes nothing.
+        unconstrained(poll_fn(|cx| self.poll_write(cx))).now_or_never()
     }
 
     /// Waits until the system takes more, and keeps account of the time that takes.
     async fn wait_to_write(&mut self, counted: bool) -> Result<io::Result<usize>, Written> {
         let patience = self.pace.begin(counted);
-        match timeout(patience, self.write_once()).await {
+        match timeout(patience, poll_fn(|cx| self.poll_write(cx))).await {
             Ok(written) => {
                 self.pace.end();
                 Ok(written)
