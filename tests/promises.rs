@@ -57,7 +57,7 @@ fn received(mut server: Server) -> Vec<String> {
 #[test]
 fn a_crowd_with_long_lines_waits_for_those_who_read() {
     const EACH: usize = 4;
-    const CROWD: usize = Limits::DEFAULT.ring * 5 / 4 / EACH;
+    const CROWD: usize = 320;
     const PIECE: usize = 16 * 1024;
     let server = Server::start();
     let port = server.port;
