@@ -10,7 +10,7 @@ use chat_pair::os::{Stop, plain};
 use chat_pair::server::flags::Server as Flags;
 use chat_pair::server::handshake::{self, Refusal, Rules};
 use chat_pair::server::limits::Limits;
-use chat_pair::server::listener::Listener;
+use chat_pair::server::listener::{self, Listener};
 use chat_pair::server::log::Log;
 use chat_pair::server::room::Room;
 use tokio::net::TcpStream;
@@ -62,7 +62,7 @@ struct Chat {
 
 impl Chat {
     fn open(flags: &Flags, mut limits: Limits, log: Log) -> Arc<Self> {
-        if let Err(most) = descriptors_for(&limits) {
+        if let Err(most) = listener::descriptors_for(&limits) {
             let wanted = limits.connections;
             log.complain(format_args!(
                 "at most {most} connections at once, not {wanted}: the system gives this process \
@@ -99,7 +99,7 @@ async fn serve(flags: &Flags) -> Result<(), String> {
     let mut stop = stop.map_err(cannot_start)?;
     let mut listener = Listener::bind(&flags.listen, &limits).await?;
     let log = Log::open(&limits).map_err(cannot_start)?;
-    report_panics(&log);
+    log.report_panics();
     log.say(format_args!(
         "listening on port {}",
         listener.port().unwrap_or_default()
@@ -150,22 +150,6 @@ async fn serve(flags: &Flags) -> Result<(), String> {
     }
 }
 
-/// Raises the soft limit on descriptors to the hard one, and says how many connections fit when
-/// those are fewer than wanted.
-fn descriptors_for(limits: &Limits) -> Result<(), usize> {
-    let most = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(u64::MAX);
-    let others = limits.refusals + limits.descriptors;
-    let fit = usize::try_from(most)
-        .unwrap_or(usize::MAX)
-        .saturating_sub(others)
-        .max(1);
-    if fit < limits.connections {
-        Err(fit)
-    } else {
-        Ok(())
-    }
-}
-
 /// One connection, from the handshake to the goodbye.
 async fn connection(
     chat: Arc<Chat>,
@@ -200,7 +184,7 @@ async fn connection(
         }
         Err(Refusal::Left) => return,
     };
-    let presence = Presence::announce(&name, log);
+    let presence = log.announce(&name);
     let ended = connection
         .relay(
             &name,
@@ -218,41 +202,4 @@ async fn connection(
     if let Some((code, reason)) = ended.goodbye() {
         connection.close(code, reason, limits).await;
     }
-}
-
-/// A client in the room. Dropped in every case, a panic included: each `New connection` line has
-/// its `disconnected` line.
-struct Presence<'a> {
-    name: &'a str,
-    log: &'a Log,
-}
-
-impl<'a> Presence<'a> {
-    fn announce(name: &'a str, log: &'a Log) -> Self {
-        log.say(format_args!("New connection from {name}"));
-        Self { name, log }
-    }
-}
-
-impl Drop for Presence<'_> {
-    fn drop(&mut self) {
-        self.log
-            .say(format_args!("Client {} disconnected", self.name));
-    }
-}
-
-/// Tells the operator of a panic in one line; the runtime has caught it, and it ends the
-/// connection it happened in and no other.
-fn report_panics(log: &Log) {
-    let log = log.clone();
-    std::panic::set_hook(Box::new(move |panic| {
-        let what = panic.payload_as_str().unwrap_or("no message");
-        let place = panic
-            .location()
-            .map(ToString::to_string)
-            .unwrap_or_default();
-        log.complain(format_args!(
-            "a fault of this server, please report it: {what} ({place})"
-        ));
-    }));
 }

@@ -94,6 +94,26 @@ impl Listener {
     }
 }
 
+/// Raises the soft limit on descriptors to the hard one, and says how many connections fit when
+/// those are fewer than wanted.
+///
+/// # Errors
+///
+/// Fewer connections fit, and how many.
+pub fn descriptors_for(limits: &Limits) -> Result<(), usize> {
+    let most = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(u64::MAX);
+    let others = limits.refusals + limits.descriptors;
+    let fit = usize::try_from(most)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(others)
+        .max(1);
+    if fit < limits.connections {
+        Err(fit)
+    } else {
+        Ok(())
+    }
+}
+
 /// Binds the first address that can be bound.
 fn bind_first(addresses: &[SocketAddr], limits: &Limits) -> io::Result<TcpListener> {
     let mut bound = Err(io::ErrorKind::AddrNotAvailable.into());

@@ -85,6 +85,30 @@ impl Log {
         })
     }
 
+    /// Says that a client is there, and that it is not any more when what this returns is dropped:
+    /// in every case, a panic included, each `New connection` line has its `disconnected` line.
+    #[must_use]
+    pub fn announce<'a>(&'a self, name: &'a str) -> Presence<'a> {
+        self.say(format_args!("New connection from {name}"));
+        Presence { name, log: self }
+    }
+
+    /// Tells the operator of each panic in one line. The runtime catches it, and it ends the
+    /// connection it happened in and no other.
+    pub fn report_panics(&self) {
+        let log = self.clone();
+        std::panic::set_hook(Box::new(move |panic| {
+            let what = panic.payload_as_str().unwrap_or("no message");
+            let place = panic
+                .location()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            log.complain(format_args!(
+                "a fault of this server, please report it: {what} ({place})"
+            ));
+        }));
+    }
+
     /// One line on standard output.
     pub fn say(&self, line: Arguments<'_>) {
         self.out.push(format!("{line}\n").as_bytes(), 1);
@@ -123,6 +147,20 @@ impl Log {
         let until = Instant::now() + deadline;
         self.out.drain(until);
         self.err.drain(until);
+    }
+}
+
+/// A client in the room.
+#[derive(Debug)]
+pub struct Presence<'a> {
+    name: &'a str,
+    log: &'a Log,
+}
+
+impl Drop for Presence<'_> {
+    fn drop(&mut self) {
+        self.log
+            .say(format_args!("Client {} disconnected", self.name));
     }
 }
 
