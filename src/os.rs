@@ -6,6 +6,13 @@ use std::task::Poll;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// The signals that ask a program to end: Ctrl+C, `kill`, and a terminal that is gone.
+pub const TERMINATION: [SignalKind; 3] = [
+    SignalKind::interrupt(),
+    SignalKind::terminate(),
+    SignalKind::hangup(),
+];
+
 /// Signals that no longer end the program by themselves.
 #[derive(Debug)]
 pub struct Stop(Vec<Signal>);
@@ -38,7 +45,7 @@ impl Stop {
 
 /// An error of the system without its number: "connection refused".
 #[must_use]
-pub fn plain(error: &io::Error) -> String {
+pub fn describe(error: &io::Error) -> String {
     let text = error.to_string();
     let words = text.split(" (os error").next().unwrap_or_default();
     let mut letters = words.chars();

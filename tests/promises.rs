@@ -126,7 +126,7 @@ fn a_trickler_does_not_hold_the_room() {
 /// it has more to write than the reader takes.
 #[test]
 fn a_slow_reader_is_heard_while_it_is_behind_and_misses_nothing() {
-    const LINES: usize = 40;
+    const LINES: usize = 30;
     const OWN: usize = 20;
     let server = Server::start();
     let mut slow = Ear::of(Raw::narrow(server.port));

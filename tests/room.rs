@@ -31,13 +31,6 @@ impl Member {
         }
     }
 
-    /// One that the room does not wait for.
-    fn slow(room: &Arc<Room>) -> Self {
-        let mut member = Self::enter(room);
-        member.subscription.give_up();
-        member
-    }
-
     /// Says lines; they are published with what else is said in the same turn. `None` when they
     /// have to wait for space, and then they were not said.
     fn try_add(&mut self, name: &str, texts: &[&str]) -> Option<Result<(), Closed>> {
@@ -124,66 +117,68 @@ fn everyone_hears_the_same_order_without_its_own() {
 }
 
 #[test]
-fn a_reader_that_fell_behind_is_told_how_many_lines_it_missed() {
+fn a_reader_that_paused_is_told_how_many_lines_it_missed() {
     let room = Room::open(&small());
-    let (mut ann, mut bob) = (Member::slow(&room), Member::slow(&room));
+    let (mut ann, mut bob) = (Member::enter(&room), Member::enter(&room));
     say(&room, &mut ann, "a", &["0"]);
     assert_eq!(bob.hear().unwrap(), ["a: 0"]);
-    for n in 1..=10 {
+    // What it has not taken when it pauses is missed, too.
+    say(&room, &mut ann, "a", &["1"]);
+    bob.subscription.pause();
+    for n in 2..=10 {
         say(&room, &mut ann, "a", &[&n.to_string(), "more", "yet more"]);
+        assert!(ann.hear().is_none());
     }
-    // Four batches are kept; six of three lines are not.
-    let heard = bob.hear().unwrap();
-    assert_eq!(heard[0], "* 18 messages missed");
-    assert_eq!(heard[1], "a: 7");
-    assert_eq!(heard.len(), 1 + 12);
+    assert_eq!(bob.hear().unwrap(), ["* 28 messages missed"]);
+    assert_eq!(bob.hear(), None);
     say(&room, &mut ann, "a", &["on"]);
     assert_eq!(bob.hear().unwrap(), ["a: on"]);
 }
 
 #[test]
 fn own_lines_are_not_missed() {
-    let room = Room::open(&small());
-    let (mut ann, mut bob) = (Member::slow(&room), Member::slow(&room));
-    // Lost: 4 lines of Ann's, and 3 of Bob's own. Kept: an own batch among Ann's.
-    say(&room, &mut bob, "b", &["own"]);
-    say(&room, &mut ann, "a", &["lost", "lost"]);
-    say(&room, &mut bob, "b", &["own", "own"]);
-    say(&room, &mut ann, "a", &["lost", "lost"]);
-    say(&room, &mut ann, "a", &["1"]);
-    say(&room, &mut bob, "b", &["own"]);
-    say(&room, &mut ann, "a", &["2"]);
-    say(&room, &mut ann, "a", &["3"]);
-    let told = ["* 4 messages missed", "a: 1", "a: 2", "a: 3"];
-    assert_eq!(bob.hear().unwrap(), told);
-    // The next count starts afresh, whatever kept an own batch company.
-    for n in 0..6 {
+    let room = Room::open(&Limits::DEFAULT);
+    let (mut ann, mut bob) = (Member::enter(&room), Member::enter(&room));
+    for missed in [4, 2] {
+        // Some own lines are taken, some are published and not taken, some are said in a pause.
         say(&room, &mut bob, "b", &["own"]);
-        say(&room, &mut ann, "a", &[&n.to_string()]);
+        assert_eq!(bob.hear(), None);
+        say(&room, &mut bob, "b", &["own", "own"]);
+        say(&room, &mut ann, "a", &["lost", "lost"]);
+        bob.subscription.pause();
+        say(&room, &mut bob, "b", &["own"]);
+        for _ in 2..missed {
+            say(&room, &mut ann, "a", &["lost"]);
+        }
+        bob.add("b", &["own"]);
+        let told = format!("* {missed} messages missed");
+        assert_eq!(bob.hear().unwrap(), [told]);
+        say(&room, &mut bob, "b", &["own"]);
+        say(&room, &mut ann, "a", &["on"]);
+        assert_eq!(bob.hear().unwrap(), ["a: on"]);
     }
-    let told = ["* 4 messages missed", "a: 4", "a: 5"];
-    assert_eq!(bob.hear().unwrap(), told);
-    assert_eq!(bob.hear(), None);
 }
 
 #[test]
 fn only_own_lines_lost_is_nothing_lost() {
     let room = Room::open(&small());
-    let (mut ann, mut bob) = (Member::slow(&room), Member::slow(&room));
+    let (mut ann, mut bob) = (Member::enter(&room), Member::enter(&room));
+    bob.subscription.pause();
     for _ in 0..10 {
         say(&room, &mut bob, "b", &["own"]);
+        assert_eq!(ann.hear().unwrap(), ["b: own"]);
     }
     assert_eq!(bob.hear(), None);
     say(&room, &mut ann, "a", &["hi"]);
     assert_eq!(bob.hear().unwrap(), ["a: hi"]);
 }
 
-/// Any mixture of speaking, hearing and falling behind: heard and missed make up what others
+/// Any mixture of speaking, hearing and pausing: heard and missed make up what others
 /// said, to the line, and what is heard is in order.
 #[test]
 fn heard_and_missed_make_up_what_others_said() {
     let room = Room::open(&small());
-    let mut members: Vec<_> = (0..3).map(|_| Member::slow(&room)).collect();
+    let mut members: Vec<_> = (0..3).map(|_| Member::enter(&room)).collect();
     let mut said = [0_u64; 3];
     let (mut heard, mut missed, mut latest) = ([0_u64; 3], [0_u64; 3], [0_u64; 3]);
     let (mut chance, mut number) = (1_u64, 0_u64);
@@ -211,23 +206,32 @@ fn heard_and_missed_make_up_what_others_said() {
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
         let who = usize::try_from((chance >> 33) % 3).unwrap();
-        if (chance >> 40).is_multiple_of(4) {
-            listen(&mut members, who);
-            continue;
+        match (chance >> 40) % 8 {
+            0 | 1 => {
+                listen(&mut members, who);
+                continue;
+            }
+            2 => {
+                members[who].subscription.pause();
+                continue;
+            }
+            _ => {}
         }
         let count = (chance >> 50) % 3 + 1;
         let texts: Vec<_> = (1..=count).map(|n| (number + n).to_string()).collect();
         let texts: Vec<_> = texts.iter().map(String::as_str).collect();
-        say(&room, &mut members[who], &who.to_string(), &texts);
+        while members[who].try_add(&who.to_string(), &texts).is_none() {
+            publish(&room);
+            (0..3).for_each(|who| _ = listen(&mut members, who));
+        }
+        publish(&room);
         number += count;
         said[who] += count;
     }
-    // One who speaks last, so that everyone behind learns how far.
-    let mut last = Member::enter(&room);
-    say(&room, &mut last, "9", &[&(number + 1).to_string()]);
     for who in 0..3 {
-        let (heard, missed) = listen(&mut members, who);
-        let others = said.iter().sum::<u64>() - said[who] + 1;
+        listen(&mut members, who); // What it has missed,
+        let (heard, missed) = listen(&mut members, who); // and what is there.
+        let others = said.iter().sum::<u64>() - said[who];
         assert_eq!(heard[who] + missed[who], others, "member {who}");
         assert!(missed[who] > 0);
     }
@@ -235,9 +239,11 @@ fn heard_and_missed_make_up_what_others_said() {
 
 #[test]
 fn a_closing_room_delivers_its_backlog_and_then_ends() {
-    let room = Room::open(&small());
-    let (mut ann, mut bob) = (Member::slow(&room), Member::slow(&room));
-    for n in 0..6 {
+    let room = Room::open(&Limits::DEFAULT);
+    let (mut ann, mut bob) = (Member::enter(&room), Member::enter(&room));
+    let mut eve = Member::enter(&room);
+    eve.subscription.pause();
+    for n in 0..3 {
         say(&room, &mut ann, "a", &[&n.to_string()]);
     }
     room.close();
@@ -245,26 +251,25 @@ fn a_closing_room_delivers_its_backlog_and_then_ends() {
     // Those who are there may still say what they have read, until they leave.
     say(&room, &mut ann, "a", &["last words"]);
     bob.fall_silent();
-    let told = [
-        "* 3 messages missed",
-        "a: 3",
-        "a: 4",
-        "a: 5",
-        "a: last words",
-    ];
+    eve.fall_silent();
+    let told = ["a: 0", "a: 1", "a: 2", "a: last words"];
     assert_eq!(bob.hear().unwrap(), told);
     assert!(!bob.is_at_the_end());
     ann.fall_silent();
     assert!(bob.is_at_the_end());
     assert!(ann.is_at_the_end());
+    // Also one that comes back when everything is over learns what it has missed.
+    assert_eq!(eve.hear().unwrap(), ["* 4 messages missed"]);
+    assert!(eve.is_at_the_end());
 }
 
 #[test]
 fn a_late_member_misses_nothing_said_after_it_entered() {
     let room = Room::open(&small());
-    let mut ann = Member::slow(&room);
+    let mut ann = Member::enter(&room);
     for _ in 0..10 {
         say(&room, &mut ann, "a", &["before"]);
+        assert!(ann.hear().is_none());
     }
     let mut bob = Member::enter(&room);
     assert_eq!(bob.hear(), None);
@@ -291,7 +296,7 @@ fn what_is_heard_at_once_is_bounded() {
 
 #[test]
 fn what_is_said_in_one_turn_is_heard_at_once_by_all_others() {
-    let room = Room::open(&small());
+    let room = Room::open(&Limits::DEFAULT);
     let mut members: Vec<_> = (0..3).map(|_| Member::enter(&room)).collect();
     for n in 0..100 {
         let from = n % 3;
@@ -342,29 +347,45 @@ fn a_cancelled_wait_loses_nothing() {
 
 /// Three are there: one who speaks, one who hears at once, and one who waits.
 #[test]
-fn who_speaks_waits_for_the_slowest_reader_that_is_counted() {
+fn who_speaks_waits_for_the_slowest_subscriber() {
     let room = Room::open(&small());
     let (mut ann, mut bob, mut eve) = (
         Member::enter(&room),
         Member::enter(&room),
         Member::enter(&room),
     );
-    // Four batches fit into the channel, and what a fifth would hold waits.
-    for n in 0..5 {
+    let said = ["a: 0", "a: 1", "a: 2", "a: 3"];
+    for n in 0..4 {
         say(&room, &mut ann, "a", &[&n.to_string()]);
         assert!(ann.hear().is_none());
     }
-    let long = "x".repeat(Limits::DEFAULT.batch);
-    assert!(ann.try_add("a", &[&long]).is_none());
-    assert_eq!(bob.hear().unwrap(), ["a: 0", "a: 1", "a: 2", "a: 3"]);
-    assert!(ann.try_add("a", &[&long]).is_none());
+    assert!(ann.try_add("a", &["4"]).is_none());
+    assert_eq!(bob.hear().unwrap(), said);
+    assert!(ann.try_add("a", &["4"]).is_none());
     // As soon as the slowest has taken what it was behind with, it goes on.
-    assert_eq!(eve.hear().unwrap(), ["a: 0", "a: 1", "a: 2", "a: 3"]);
-    ann.add("a", &["on"]);
-    publish(&room);
+    assert_eq!(eve.hear().unwrap(), said);
+    say(&room, &mut ann, "a", &["4"]);
     for reader in [&mut bob, &mut eve] {
-        assert_eq!(reader.hear().unwrap(), ["a: 4", "a: on"]);
+        assert_eq!(reader.hear().unwrap(), ["a: 4"]);
     }
+}
+
+/// A line that takes more than all of the space waits until there is all of it, and no longer.
+#[test]
+fn a_line_longer_than_the_space_gets_in() {
+    let limits = Limits {
+        backlog: 100,
+        ..Limits::DEFAULT
+    };
+    let room = Room::open(&limits);
+    let (mut ann, mut bob) = (Member::enter(&room), Member::enter(&room));
+    say(&room, &mut ann, "a", &["hi"]);
+    let long = "x".repeat(120);
+    assert!(ann.try_add("a", &[&long]).is_none());
+    assert_eq!(bob.hear().unwrap(), ["a: hi"]);
+    assert!(ann.hear().is_none());
+    say(&room, &mut ann, "a", &[&long]);
+    assert_eq!(bob.hear().unwrap(), [format!("a: {long}")]);
 }
 
 /// Says long lines until they have to wait.
@@ -380,7 +401,7 @@ fn fill(room: &Arc<Room>, member: &mut Member) {
 }
 
 #[test]
-fn who_is_too_slow_or_leaves_is_not_waited_for() {
+fn who_pauses_or_leaves_is_not_waited_for() {
     let room = Room::open(&small());
     let mut ann = Member::enter(&room);
     for leaves in [false, true] {
@@ -389,7 +410,7 @@ fn who_is_too_slow_or_leaves_is_not_waited_for() {
         if leaves {
             drop(bob);
         } else {
-            bob.subscription.give_up();
+            bob.subscription.pause();
         }
         for _ in 0..10 {
             say(&room, &mut ann, "a", &["on"]);
@@ -399,17 +420,18 @@ fn who_is_too_slow_or_leaves_is_not_waited_for() {
 }
 
 #[test]
-fn who_has_caught_up_is_waited_for_again() {
+fn who_hears_again_after_a_pause_is_waited_for_again() {
     let room = Room::open(&small());
-    let (mut ann, mut bob) = (Member::enter(&room), Member::slow(&room));
+    let (mut ann, mut bob) = (Member::enter(&room), Member::enter(&room));
+    bob.subscription.pause();
     say(&room, &mut ann, "a", &["hi"]);
     ann.hear();
-    bob.subscription.catch_up();
-    assert!(!bob.subscription.is_counted(), "it is still behind");
-    assert_eq!(bob.hear().unwrap(), ["a: hi"]);
-    bob.subscription.catch_up();
-    assert!(bob.subscription.is_counted());
+    assert_eq!(bob.hear().unwrap(), ["* 1 messages missed"]);
     fill(&room, &mut ann);
+    // Whoever is too slow learns that somebody waits now, except in a pause.
+    assert!(bob.subscription.congested().now_or_never().is_some());
+    bob.subscription.pause();
+    assert!(bob.subscription.congested().now_or_never().is_none());
 }
 
 /// However many wait to speak: the channel never overwrites what a counted reader has not taken,

@@ -12,7 +12,7 @@ use chat_pair::client::flags::Client as Flags;
 use chat_pair::client::format::Format;
 use chat_pair::client::limits::Limits;
 use chat_pair::flags;
-use chat_pair::os::{Stop, plain};
+use chat_pair::os::{Stop, describe};
 use tokio::signal::unix::SignalKind;
 use tokio::time::sleep;
 
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         Err(exit) => return exit,
     };
     run(&flags).unwrap_or_else(|error| {
-        let _ = writeln!(io::stderr(), "client: cannot start: {}", plain(&error));
+        let _ = writeln!(io::stderr(), "client: cannot start: {}", describe(&error));
         ExitCode::FAILURE
     })
 }

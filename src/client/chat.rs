@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use crate::client::console::{Console, Event};
 use crate::client::limits::Limits;
 use crate::client::outbox::Outbox;
-use crate::os::{Stop, plain};
+use crate::os::{Stop, describe};
 use crate::protocol::line;
 
 /// The client, whether it is connected or not.
@@ -214,7 +214,7 @@ impl Chat {
     fn outcome(&self, over: &Over) -> Result<String, String> {
         match (over, &self.unwritten) {
             (Over::Failed(why), _) => Err(why.clone()),
-            (_, Some(error)) => Err(format!("cannot write standard output: {}", plain(error))),
+            (_, Some(error)) => Err(format!("cannot write standard output: {}", describe(error))),
             _ if self.lost == 1 => Err("1 line was not sent".to_owned()),
             _ if self.lost > 1 => Err(format!("{} lines were not sent", self.lost)),
             _ if self.doubtful > 0 => Err(UNCONFIRMED.to_owned()),

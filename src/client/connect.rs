@@ -107,7 +107,7 @@ impl fmt::Display for ConnectError {
             Self::Tcp(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 write!(f, "connection refused (is the server running?)")
             }
-            Self::Tcp(error) => f.write_str(&os::plain(error)),
+            Self::Tcp(error) => f.write_str(&os::describe(error)),
             Self::Late(limit) => write!(f, "no answer within {limit:?}"),
             Self::NotHttp => write!(f, "what listens there is not a WebSocket server"),
             Self::Status(status, said) if said.is_empty() || *status < 400 => {

@@ -46,7 +46,7 @@ fn read(
                 Err(why) => tell(Event::Unfit(format!("line {number} is {why}: not sent")))?,
             },
             Err(error) => {
-                let why = os::plain(&error);
+                let why = os::describe(&error);
                 tell(Event::Unfit(format!("cannot read standard input: {why}")))?;
                 break;
             }

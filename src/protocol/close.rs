@@ -65,6 +65,12 @@ pub const NOT_UTF8: Fault = (
     Cow::Borrowed("text is not UTF-8"),
 );
 
+/// What to close with when a message is binary: a chat is text (RFC 6455 7.4.1).
+pub const NOT_TEXT: Fault = (
+    CloseCode::UNSUPPORTED_DATA,
+    Cow::Borrowed("only text messages, please"),
+);
+
 /// A close code in words (RFC 6455 7.4.1 and the registry it began), with its number.
 #[must_use]
 pub fn words(code: CloseCode) -> String {

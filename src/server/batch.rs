@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::protocol::line;
 use crate::server::frame::text_frame;
@@ -18,12 +19,13 @@ pub struct Batch {
     frames: Bytes,
     /// Who said which part of the frames.
     parts: Vec<Part>,
+    /// How many lines the room had had before.
+    pub position: u64,
     /// How many lines.
     pub lines: u64,
-    /// How many lines the room had had before.
-    pub before: u64,
-    /// How many batches the room had had before.
-    pub number: u64,
+    /// What the batch takes of the room's space. It is given back when the batch is dropped, which
+    /// is when the last subscriber has taken it.
+    _space: Option<OwnedSemaphorePermit>,
 }
 
 /// Frames of one speaker in a row.
@@ -31,6 +33,7 @@ pub struct Batch {
 struct Part {
     speaker: u64,
     bytes: Range<usize>,
+    lines: u64,
 }
 
 impl Batch {
@@ -41,20 +44,20 @@ impl Batch {
     }
 
     /// Adds the frames of everyone but `speaker` to `frames`, uncopied and in as few pieces as can
-    /// be.
-    pub fn frames_but_of(&self, speaker: u64, frames: &mut Vec<Bytes>) {
-        let mut start = 0;
-        let own = self
-            .parts
-            .iter()
-            .filter(|part| part.speaker == speaker)
-            .map(|part| &part.bytes);
-        for end_of_others in own.chain([&(self.bytes()..0)]) {
-            if start < end_of_others.start {
-                frames.push(self.frames.slice(start..end_of_others.start));
+    /// be. Returns how many lines `speaker` has in the batch.
+    pub fn frames_but_of(&self, speaker: u64, frames: &mut Vec<Bytes>) -> u64 {
+        let (mut start, mut own_lines) = (0, 0);
+        for own in self.parts.iter().filter(|part| part.speaker == speaker) {
+            if start < own.bytes.start {
+                frames.push(self.frames.slice(start..own.bytes.start));
             }
-            start = end_of_others.end;
+            start = own.bytes.end;
+            own_lines += own.lines;
         }
+        if start < self.bytes() {
+            frames.push(self.frames.slice(start..));
+        }
+        own_lines
     }
 }
 
@@ -64,6 +67,7 @@ pub struct BatchMut {
     frames: Vec<u8>,
     parts: Vec<Part>,
     lines: u64,
+    space: Option<OwnedSemaphorePermit>,
 }
 
 impl BatchMut {
@@ -79,31 +83,31 @@ impl BatchMut {
         self.frames.is_empty()
     }
 
-    /// Adds what `speaker` said.
-    pub fn add(&mut self, speaker: u64, lines: &Lines<'_>) {
+    /// Adds what `speaker` said, and the space that it takes.
+    pub fn add(&mut self, speaker: u64, lines: &Lines<'_>, space: OwnedSemaphorePermit) {
         let start = self.len();
         self.frames.extend_from_slice(&lines.frames);
         self.parts.push(Part {
             speaker,
             bytes: start..self.len(),
+            lines: lines.count,
         });
         self.lines += lines.count;
+        match &mut self.space {
+            Some(sum) => sum.merge(space),
+            none => *none = Some(space),
+        }
     }
 
-    /// The batch as it is now, its number, and how many lines the room had had before it.
+    /// The batch as it is now, behind `position` lines that the room had had before.
     #[must_use]
-    pub fn freeze(self, number: u64, before: u64) -> Batch {
-        let Self {
-            frames,
-            parts,
-            lines,
-        } = self;
+    pub fn freeze(self, position: u64) -> Batch {
         Batch {
-            frames: frames.into(),
-            parts,
-            lines,
-            before,
-            number,
+            frames: self.frames.into(),
+            parts: self.parts,
+            position,
+            lines: self.lines,
+            _space: self.space,
         }
     }
 }
@@ -146,27 +150,35 @@ impl<'a> Lines<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Semaphore;
+
     use super::*;
 
     #[test]
     fn nobody_gets_a_frame_of_its_own() {
+        let space = Arc::new(Semaphore::new(5));
         let mut batch = BatchMut::default();
         let mut expected = Vec::new();
         for (speaker, text) in [(1, "a"), (2, "b"), (2, "c"), (1, "d"), (3, "e")] {
             let mut lines = Lines::of("n");
             lines.push(text);
-            batch.add(speaker, &lines);
+            batch.add(speaker, &lines, space.clone().try_acquire_owned().unwrap());
             expected.push((speaker, lines.frames));
         }
-        let batch = batch.freeze(2, 4);
-        assert_eq!((batch.lines, batch.before), (5, 4));
-        for (speaker, pieces) in [(1, 2), (2, 2), (3, 1), (4, 1)] {
+        let batch = batch.freeze(4);
+        assert_eq!((batch.lines, batch.position), (5, 4));
+        for (speaker, own, pieces) in [(1, 2, 2), (2, 2, 2), (3, 1, 1), (4, 0, 1)] {
             let mut frames = Vec::new();
-            batch.frames_but_of(speaker, &mut frames);
+            assert_eq!(batch.frames_but_of(speaker, &mut frames), own);
             let others = expected.iter().filter(|(from, _)| *from != speaker);
             let others: Vec<_> = others.flat_map(|(_, frame)| frame.clone()).collect();
             assert_eq!((frames.concat(), frames.len()), (others, pieces));
         }
+        assert_eq!(space.available_permits(), 0);
+        drop(batch);
+        assert_eq!(space.available_permits(), 5);
     }
 
     #[test]

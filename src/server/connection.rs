@@ -2,11 +2,15 @@
 //! one of the two ends. Why it ended is a value; one place turns it into a close code and a log
 //! line.
 //!
-//! Speaking and hearing are two loops beside each other, and neither waits for the other: a client
+//! Reading and writing are two loops beside each other, and neither waits for the other: a client
 //! that reads slowly is still listened to, and one whose lines have to wait still hears.
+//!
+//! The WebSocket library reads from the socket, but never writes to it: what it has to send by
+//! itself, which are the answers to pings, it writes into memory. So there is one place that
+//! writes, and frames can never end up inside each other.
 
-use std::borrow::Cow;
 use std::fmt;
+use std::future::pending;
 use std::io::Cursor;
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,7 +18,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Chain, Join, SimplexStream, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Chain, Join};
+use tokio::sync::Notify;
 use tokio::time::{sleep_until, timeout};
 use tokio_websockets::{CloseCode, Error, Message, WebSocketStream};
 
@@ -28,15 +33,15 @@ use crate::server::log::Log;
 use crate::server::room::{Closed, Speaker, Subscription};
 use crate::server::writer::{Writer, Written};
 
-/// The stream below the WebSocket library: it reads what was read too far during the handshake and
-/// then the socket, and it writes into a pipe that ends at the connection's [`Writer`].
-pub type Inlet<R> = Join<Chain<Cursor<Bytes>, R>, WriteHalf<SimplexStream>>;
+/// The WebSocket library. It reads what was read too far during the handshake and then the socket;
+/// it writes into a vector, which is never full, so writing never waits.
+pub type Codec<R> = WebSocketStream<Join<Chain<Cursor<Bytes>, R>, Vec<u8>>>;
 
 /// An open connection to one client.
 #[derive(Debug)]
 pub struct Connection<R, W> {
     /// Where the client's messages come from.
-    pub ws: WebSocketStream<Inlet<R>>,
+    pub codec: Codec<R>,
     /// Where everything goes that the client gets.
     pub writer: Writer<W>,
 }
@@ -50,7 +55,7 @@ pub enum Ended {
     /// The connection ended without a goodbye.
     Lost,
     /// The client sent what the protocol or this chat does not allow.
-    Broke(CloseCode, Cow<'static, str>),
+    Fault(Fault),
     /// The client took nothing for so long.
     Stuck(Duration),
     /// The client did not answer a ping within the limit.
@@ -62,15 +67,7 @@ pub enum Ended {
 impl Ended {
     #[allow(clippy::needless_pass_by_value)] // for map_err
     fn by(error: Error) -> Self {
-        close::fault(&error).map_or(Self::Lost, Self::broke)
-    }
-
-    fn of(Closed: Closed) -> Self {
-        Self::Stopped
-    }
-
-    fn broke((code, reason): Fault) -> Self {
-        Self::Broke(code, reason)
+        close::fault(&error).map_or(Self::Lost, Self::Fault)
     }
 
     /// The close code to say goodbye with (RFC 6455 7.4.1) and the reason in words. `None` when
@@ -79,7 +76,7 @@ impl Ended {
     pub fn goodbye(&self) -> Option<(CloseCode, &str)> {
         match self {
             Self::Left(code) => Some((*code, "")),
-            Self::Broke(code, reason) => Some((*code, reason)),
+            Self::Fault((code, reason)) => Some((*code, reason)),
             Self::Silent(_) => Some((CloseCode::POLICY_VIOLATION, "no answer to a ping")),
             Self::Stopped => Some((CloseCode::GOING_AWAY, "server shutting down")),
             Self::Lost | Self::Stuck(_) => None,
@@ -88,8 +85,8 @@ impl Ended {
 
     /// Whether the operator should hear of it.
     #[must_use]
-    pub fn is_worth_a_line(&self) -> bool {
-        matches!(self, Self::Broke(..) | Self::Stuck(_) | Self::Silent(_))
+    pub fn concerns_operator(&self) -> bool {
+        matches!(self, Self::Fault(_) | Self::Stuck(_) | Self::Silent(_))
     }
 }
 
@@ -98,11 +95,19 @@ impl fmt::Display for Ended {
         match self {
             Self::Left(_) => write!(f, "left"),
             Self::Lost => write!(f, "was lost"),
-            Self::Broke(code, reason) => write!(f, "was closed: {reason} ({})", u16::from(*code)),
+            Self::Fault((code, reason)) => {
+                write!(f, "was closed: {reason} ({})", u16::from(*code))
+            }
             Self::Stuck(limit) => write!(f, "was cut off: it took nothing for {limit:?}"),
             Self::Silent(limit) => write!(f, "was cut off: silent for {limit:?}"),
             Self::Stopped => write!(f, "was told that the server is shutting down"),
         }
+    }
+}
+
+impl From<Closed> for Ended {
+    fn from(_: Closed) -> Self {
+        Self::Stopped
     }
 }
 
@@ -123,42 +128,38 @@ where
         stopping: impl Future,
     ) -> Ended {
         let keepalive = Mutex::new(Keepalive::new(limits.quiet));
-        let mut hearing = pin!(hear(&mut self.writer, subscription, &keepalive));
-        let speaking = Speaking {
-            ws: &mut self.ws,
+        let pongs = Pongs::default();
+        let reader = Reader {
+            codec: &mut self.codec,
             name,
             speaker,
             log,
             limits,
             keepalive: &keepalive,
+            pongs: &pongs,
         };
-        tokio::select! {
+        let ended = tokio::select! {
+            biased;
             // The room speaks.
-            ended = &mut hearing => return ended,
+            ended = write(&mut self.writer, subscription, &keepalive, &pongs) => ended,
             // The client speaks.
-            ended = speaking.speak(stopping) => if ended != Ended::Stopped {
-                return ended;
-            }
-        }
-        tokio::select! {
-            ended = hearing => ended,
-            () = discard(self.ws.get_mut()) => Ended::Lost,
-        }
+            ended = reader.read(stopping) => ended,
+        };
+        self.writer.push(pongs.take().now_or_never());
+        ended
     }
 
     /// Sends what waits and a Close, ends the stream, and reads until the client has ended its own
-    /// (RFC 6455 7.1.1), all within the deadline for a goodbye. Whatever the library still wanted
-    /// to send stays behind: it could confirm what was not taken.
+    /// (RFC 6455 7.1.1), all within the deadline for a goodbye. The library's own Close stays
+    /// unwritten: it could confirm lines that were not taken.
     pub async fn close(&mut self, code: CloseCode, reason: &str, limits: &Limits) {
-        self.writer.push_ready_control();
-        self.writer.push([frame::close(code, reason)]);
+        let pongs = std::mem::take(self.codec.get_mut().writer_mut());
+        self.writer.push([pongs.into(), frame::close(code, reason)]);
         let goodbye = async {
-            if self.writer.flush(false).await == Written::All
+            if self.writer.flush(pending()).await == Written::All
                 && self.writer.shutdown().await.is_ok()
             {
-                let mut unread = [0; 1024];
-                let reader = self.ws.get_mut();
-                while matches!(reader.read(&mut unread).await, Ok(1..)) {}
+                discard(self.codec.get_mut()).await;
             }
         };
         // Who does not take the goodbye in time does without.
@@ -166,19 +167,19 @@ where
     }
 }
 
-/// Reads and throws away, for ever. A socket that is closed while input is unread makes the
-/// system cut the connection, and the client would lose what is still on its way to it.
+/// Reads to the end, and throws away what comes. A socket that is closed while input is unread
+/// makes the system cut the connection, and the client would lose what is still on its way to it.
 async fn discard(reader: &mut (impl AsyncRead + Unpin)) {
     let mut unread = [0; 1024];
     while matches!(reader.read(&mut unread).await, Ok(1..)) {}
-    std::future::pending::<()>().await;
 }
 
-/// The loop of one who hears: what the room says is written to the client.
-async fn hear<W>(
+/// The loop that writes: what the room says is sent to the client.
+async fn write<W>(
     writer: &mut Writer<W>,
     subscription: &mut Subscription,
     keepalive: &Mutex<Keepalive>,
+    pongs: &Pongs,
 ) -> Ended
 where
     W: AsyncWrite + Unpin,
@@ -186,10 +187,10 @@ where
     let due = lock(keepalive).due();
     let mut alarm = pin!(sleep_until(due));
     loop {
-        match writer.flush(subscription.is_counted()).await {
+        match writer.flush(subscription.congested()).await {
             Written::All => {}
             Written::TooSlow => {
-                subscription.give_up();
+                subscription.pause();
                 continue;
             }
             Written::Stuck(limit) => return Ended::Stuck(limit),
@@ -198,19 +199,16 @@ where
         if writer.has_progressed() {
             lock(keepalive).heard();
         }
-        if writer.was_late() && subscription.has_everything() {
-            writer.caught_up();
-            if writer.keeps_up() {
-                subscription.catch_up();
-            }
+        if writer.is_late() && subscription.has_everything() {
+            writer.forgive();
         }
         tokio::select! {
+            biased;
             frames = subscription.next_frames() => match frames {
                 Some(frames) => writer.push(frames),
                 None => return Ended::Stopped,
             },
-            // The library answers a ping.
-            () = writer.push_control() => {}
+            frames = pongs.take() => writer.push([frames]),
             // Nothing came from the client for a while.
             () = &mut alarm => {
                 let mut keepalive = lock(keepalive);
@@ -225,68 +223,103 @@ where
     }
 }
 
-/// A panic elsewhere leaves nothing half done in it.
-fn lock(keepalive: &Mutex<Keepalive>) -> MutexGuard<'_, Keepalive> {
-    keepalive.lock().unwrap_or_else(PoisonError::into_inner)
+/// Pongs on their way from the loop that reads to the loop that writes.
+#[derive(Debug, Default)]
+struct Pongs {
+    frames: Mutex<Vec<u8>>,
+    changed: Notify,
 }
 
-/// What one who speaks needs: what the client sends is said to the room.
-struct Speaking<'a, R> {
-    ws: &'a mut WebSocketStream<Inlet<R>>,
+impl Pongs {
+    /// Hands frames over, as soon as those before them were taken: a client that sends pings and
+    /// does not read is not read any more.
+    async fn put(&self, frames: Vec<u8>) {
+        while !lock(&self.frames).is_empty() {
+            self.changed.notified().await;
+        }
+        *lock(&self.frames) = frames;
+        self.changed.notify_one();
+    }
+
+    /// Waits for frames. May be cancelled: nothing is lost.
+    async fn take(&self) -> Bytes {
+        while lock(&self.frames).is_empty() {
+            self.changed.notified().await;
+        }
+        self.changed.notify_one();
+        std::mem::take(&mut *lock(&self.frames)).into()
+    }
+}
+
+/// A panic elsewhere leaves nothing half done in what is shared here.
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The loop that reads: what the client sends is said in the room.
+struct Reader<'a, R> {
+    codec: &'a mut Codec<R>,
     name: &'a str,
     speaker: Speaker,
     log: &'a Log,
     limits: &'a Limits,
     keepalive: &'a Mutex<Keepalive>,
+    pongs: &'a Pongs,
 }
 
-impl<'a, R> Speaking<'a, R>
+impl<'a, R> Reader<'a, R>
 where
     R: AsyncRead + Unpin,
 {
-    /// The loop of one who speaks. At the end nothing that was read is left unsaid, unless the
-    /// room refused it.
-    async fn speak(mut self, stopping: impl Future) -> Ended {
+    /// Runs until the client ends. When the server stops, nothing that was read is left unsaid,
+    /// unless the room refused it, and what comes later is thrown away.
+    async fn read(mut self, stopping: impl Future) -> Ended {
         let mut stopping = pin!(stopping);
         loop {
             let message = tokio::select! {
-                message = self.ws.next() => message,
-                _ = &mut stopping => return Ended::Stopped,
+                message = self.codec.next() => message,
+                _ = &mut stopping => break,
             };
             lock(self.keepalive).heard();
-            if let Err(ended) = self.take_all(message).await {
-                return ended;
+            match self.take_all(message).await {
+                Ok(()) => {}
+                Err(Ended::Stopped) => break,
+                Err(ended) => return ended,
             }
         }
+        drop(self.speaker);
+        discard(self.codec.get_mut()).await;
+        pending().await
     }
 
-    /// Takes a message and those that are there already, and says their lines to the room: some
-    /// batches of them at most, so that nobody's flood keeps the others waiting.
+    /// Takes a message and those that are there already, and says their lines in the room: so many
+    /// at most that nobody's flood keeps the others waiting.
     async fn take_all(&mut self, first: Option<Result<Message, Error>>) -> Result<(), Ended> {
         let mut lines = Lines::of(self.name);
-        let mut next = Some(first);
-        let (mut messages, mut bytes) = (0, 0);
-        let (mut taken, mut enough) = (Ok(()), false);
-        while let Some(message) = next {
-            messages += 1;
-            bytes += message.as_ref().map_or(0, length);
-            taken = self.take(message, &mut lines).await;
-            enough = messages >= self.limits.messages || bytes >= self.limits.turn;
-            let stop = enough || taken.is_err();
-            next = if stop {
-                None
-            } else {
-                self.ws.next().now_or_never()
-            };
-        }
+        let (mut message, mut bytes) = (first, 0);
+        let taken = loop {
+            bytes += self.limits.cost + message.as_ref().map_or(0, length);
+            let taken = self.take(message, &mut lines).await;
+            if taken.is_err() || bytes >= self.limits.turn {
+                break taken;
+            }
+            match self.codec.next().now_or_never() {
+                Some(next) => message = next,
+                None => break Ok(()),
+            }
+        };
         self.say(&mut lines).await?;
-        if enough {
+        if taken.is_ok() {
+            self.send_pongs(1).await;
+        }
+        if bytes >= self.limits.turn {
             tokio::task::yield_now().await;
         }
         taken
     }
 
-    /// Adds one message to `lines`, and says those whenever they are enough for a batch.
+    /// Adds the lines of one message to `lines`, and says those whenever they are enough for a
+    /// batch.
     async fn take(
         &mut self,
         message: Option<Result<Message, Error>>,
@@ -296,21 +329,14 @@ where
         if message.is_ping() {
             // A pong says that everything before the ping was taken: so that is said first.
             self.say(lines).await?;
-            // The library has queued the pong. Unless each is written before the next ping is
-            // read, a client that never reads makes that queue grow without end.
-            return self.ws.flush().await.map_err(Ended::by);
-        }
-        if let Some((code, _)) = message.as_close() {
+            self.codec.flush().await.map_err(Ended::by)?;
+            self.send_pongs(self.limits.control).await;
+        } else if let Some((code, _)) = message.as_close() {
             return Err(Ended::Left(code));
-        }
-        if message.is_binary() {
-            return Err(Ended::Broke(
-                CloseCode::UNSUPPORTED_DATA,
-                "only text messages, please".into(),
-            ));
-        }
-        if message.is_text() {
-            let text = line::text(&message).map_err(|_| Ended::broke(close::NOT_UTF8))?;
+        } else if message.is_binary() {
+            return Err(Ended::Fault(close::NOT_TEXT));
+        } else if message.is_text() {
+            let text = line::text(&message).map_err(|_| Ended::Fault(close::NOT_UTF8))?;
             for line in line::lines(text) {
                 // One message of many short lines grows by a name each: it becomes several.
                 if lines.frames.len() >= self.limits.batch {
@@ -322,17 +348,26 @@ where
         Ok(())
     }
 
-    /// Says the lines to the room, as soon as it takes them, then to the log, and leaves none.
+    /// Hands the pongs over that the library has written, if they are `least` bytes or more.
+    async fn send_pongs(&mut self, least: usize) {
+        let written = self.codec.get_mut().writer_mut();
+        if written.len() >= least {
+            self.pongs.put(std::mem::take(written)).await;
+        }
+    }
+
+    /// Says the lines in the room, as soon as it takes them, then writes them to the log, and
+    /// leaves none.
     async fn say(&mut self, lines: &mut Lines<'a>) -> Result<(), Ended> {
         let lines = std::mem::replace(lines, Lines::of(self.name));
         if lines.count == 0 {
             return Ok(());
         }
-        if !self.speaker.say_now(&lines).map_err(Ended::of)? {
+        if !self.speaker.say_now(&lines)? {
             // Boxed, since it is rare, and an idle connection should not keep room for it.
             Box::pin(self.wait_to_say(&lines)).await?;
         }
-        self.log.say_all(&lines.log, lines.count);
+        self.log.say_all(lines.log, lines.count);
         Ok(())
     }
 
@@ -341,7 +376,7 @@ where
         let mut said = pin!(self.speaker.say(lines));
         loop {
             match timeout(self.limits.quiet / 2, &mut said).await {
-                Ok(said) => return said.map_err(Ended::of),
+                Ok(said) => return Ok(said?),
                 // It is not the client that is silent: nobody reads what it sends now.
                 Err(_) => lock(self.keepalive).heard(),
             }

@@ -57,6 +57,18 @@ pub struct Server {
 
 const LIMITS: Limits = Limits::DEFAULT;
 
+impl Server {
+    /// The limits with what the flags say of them.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits {
+            message: self.max_message,
+            connections: self.max_connections,
+            ..LIMITS
+        }
+    }
+}
+
 fn connections(text: &str) -> Result<usize, String> {
     number(text, 1, 1_000_000)
 }

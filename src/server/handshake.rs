@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{StatusCode, Uri};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Join, join, simplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Join, join};
 use tokio::time::timeout;
 use tokio_websockets::{Limits as WsLimits, ServerBuilder};
 
@@ -34,6 +34,31 @@ pub enum Refusal {
 const fn refuse(status: StatusCode, why: &'static str) -> Refusal {
     Refusal::Answered(status, Cow::Borrowed(why))
 }
+
+const BAD: StatusCode = StatusCode::BAD_REQUEST;
+const NOT_HTTP: Refusal = refuse(BAD, "this is not an HTTP/1.1 request");
+const NOT_A_RESOURCE: Refusal = refuse(BAD, "the request target is not usable");
+const NO_HOST: Refusal = refuse(BAD, "the request needs one Host");
+const NO_KEY: Refusal = refuse(BAD, "Sec-WebSocket-Key is not 16 bytes in base64");
+const NOT_GET: Refusal = refuse(
+    StatusCode::METHOD_NOT_ALLOWED,
+    "a WebSocket begins with GET",
+);
+const NO_UPGRADE: Refusal = refuse(
+    StatusCode::UPGRADE_REQUIRED,
+    "this is a WebSocket chat: connect with a WebSocket client, for instance: client ws://HOST:PORT",
+);
+const NOT_VERSION_13: Refusal = refuse(
+    StatusCode::UPGRADE_REQUIRED,
+    "this server speaks WebSocket version 13",
+);
+const LATE: Refusal = refuse(StatusCode::REQUEST_TIMEOUT, "the request took too long");
+const TOO_LARGE: StatusCode = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+const TOO_LONG: Refusal = refuse(TOO_LARGE, "the request is longer than 8 KiB");
+const TOO_MANY_FIELDS: Refusal = refuse(TOO_LARGE, "the request has more than 64 header fields");
+const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+const FULL: Refusal = refuse(UNAVAILABLE, "the chat is full: try again later");
+const SHUTTING_DOWN: Refusal = refuse(UNAVAILABLE, "the server is shutting down");
 
 /// Whom to let in.
 #[derive(Clone, Copy, Debug)]
@@ -91,29 +116,18 @@ async fn request<S>(
 where
     S: AsyncRead + Unpin,
 {
-    let head = head::read(stream, limit, plausible)
-        .await
-        .map_err(|none| match none {
-            NoHead::TooLong => refuse(TOO_LARGE, "the request is longer than 8 KiB"),
-            NoHead::NotHttp => refuse(StatusCode::BAD_REQUEST, "this is not an HTTP/1.1 request"),
-            NoHead::Left | NoHead::Io(_) => Refusal::Left,
-        })?;
+    let head = head::read(stream, limit, plausible).await;
+    let head = head.map_err(|error| match error {
+        NoHead::TooLong => TOO_LONG,
+        NoHead::NotHttp => NOT_HTTP,
+        NoHead::Left | NoHead::Io(_) => Refusal::Left,
+    })?;
     if rules.full {
-        return Err(refuse(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the chat is full: try again later",
-        ));
+        return Err(FULL);
     }
     let key = judge(&head.bytes, rules.origins)?.to_owned();
     Ok((key, head.rest))
 }
-
-const LATE: Refusal = refuse(StatusCode::REQUEST_TIMEOUT, "the request took too long");
-const SHUTTING_DOWN: Refusal = refuse(
-    StatusCode::SERVICE_UNAVAILABLE,
-    "the server is shutting down",
-);
-const TOO_LARGE: StatusCode = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
 
 /// A method begins with a letter (RFC 9110 9.1 names no other); a TLS hello does not.
 fn plausible(start: &[u8]) -> bool {
@@ -126,57 +140,40 @@ fn plausible(start: &[u8]) -> bool {
 ///
 /// The status to refuse it with, and one sentence that says why.
 pub fn judge<'a>(head: &'a [u8], origins: &[String]) -> Result<&'a str, Refusal> {
-    const BAD: StatusCode = StatusCode::BAD_REQUEST;
     let mut fields = [httparse::EMPTY_HEADER; 64];
     let mut request = httparse::Request::new(&mut fields);
     match request.parse(head) {
         Ok(httparse::Status::Complete(length)) if length == head.len() => {}
-        Err(httparse::Error::TooManyHeaders) => {
-            return Err(refuse(
-                TOO_LARGE,
-                "the request has more than 64 header fields",
-            ));
-        }
-        _ => return Err(refuse(BAD, "this is not an HTTP/1.1 request")),
+        Err(httparse::Error::TooManyHeaders) => return Err(TOO_MANY_FIELDS),
+        _ => return Err(NOT_HTTP),
     }
     if request.version != Some(1) {
-        return Err(refuse(BAD, "this is not an HTTP/1.1 request"));
+        return Err(NOT_HTTP);
     }
     if request.method != Some("GET") {
-        return Err(refuse(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "a WebSocket begins with GET",
-        ));
+        return Err(NOT_GET);
     }
     let target = request.path.and_then(|path| path.parse::<Uri>().ok());
     // Origin form or absolute form (RFC 9112 3.2); neither `*` nor `host:port` names a resource.
     if !target.is_some_and(|uri| uri.path().starts_with('/')) {
-        return Err(refuse(BAD, "the request target is not usable"));
+        return Err(NOT_A_RESOURCE);
     }
     let fields = Fields(request.headers);
-    fields
-        .only("Host")
-        .ok_or(refuse(BAD, "the request needs one Host"))?;
+    fields.only("Host").ok_or(NO_HOST)?;
     if !fields.lists("Upgrade", "websocket") || !fields.lists("Connection", "upgrade") {
-        return Err(refuse(
-            StatusCode::UPGRADE_REQUIRED,
-            "this is a WebSocket chat: connect with a WebSocket client, for instance: client ws://HOST:PORT",
-        ));
+        return Err(NO_UPGRADE);
     }
     if fields.only("Sec-WebSocket-Version") != Some("13") {
-        return Err(refuse(
-            StatusCode::UPGRADE_REQUIRED,
-            "this server speaks WebSocket version 13",
-        ));
+        return Err(NOT_VERSION_13);
     }
     if fields.has("Origin") {
         let origin = fields.only("Origin").unwrap_or("several origins");
-        if !origins.iter().any(|allowed| allowed == origin) {
+        if origin.is_empty() || !origins.iter().any(|allowed| allowed == origin) {
             return Err(forbid(origin));
         }
     }
-    let key = fields.only("Sec-WebSocket-Key").filter(|key| is_key(key));
-    key.ok_or(refuse(BAD, "Sec-WebSocket-Key is not 16 bytes in base64"))
+    let key = fields.only("Sec-WebSocket-Key");
+    key.filter(|key| is_key(key)).ok_or(NO_KEY)
 }
 
 /// 16 bytes in base64 (RFC 6455 4.1): 22 digits, of which the last ends in four zero bits.
@@ -198,10 +195,9 @@ fn forbid(origin: &str) -> Refusal {
     Refusal::Answered(StatusCode::FORBIDDEN, why.into())
 }
 
-/// Opens the WebSocket. The library reads from the stream, behind the request of our own writing,
-/// and writes into a pipe to the connection's writer, which will send its answer first of all.
-/// The pipe takes all of that answer, which is far shorter than its bound, before anyone reads.
-/// `None` when the library does not agree, which our own request gives it no reason for.
+/// Opens the WebSocket. The library reads a request of our own writing and then the socket, and
+/// writes its answer into memory, from where the connection's writer sends it first of all. `None`
+/// when the library does not agree, which our own request gives it no reason for.
 async fn upgrade<R, W>(
     stream: Join<R, W>,
     key: &str,
@@ -218,15 +214,14 @@ where
     );
     let bytes = Bytes::from([request.as_bytes(), rest].concat());
     let (reader, socket) = stream.into_inner();
-    let (mut control, pipe) = simplex(limits.control);
-    let inlet = join(Cursor::new(bytes).chain(reader), pipe);
     let ws_limits = WsLimits::default().max_payload_len(Some(limits.message));
     let server = ServerBuilder::new().limits(ws_limits);
-    let (_, ws) = server.accept(inlet).await.ok()?;
-    let answer = head::read(&mut control, limits.head, |_| true).await.ok()?;
-    let mut writer = Writer::new(socket, control, limits);
-    writer.push([answer.bytes]);
-    Some(Connection { ws, writer })
+    let stream = join(Cursor::new(bytes).chain(reader), Vec::new());
+    let (_, mut codec) = server.accept(stream).await.ok()?;
+    let answer = std::mem::take(codec.get_mut().writer_mut());
+    let mut writer = Writer::new(socket, limits);
+    writer.push([answer.into()]);
+    Some(Connection { codec, writer })
 }
 
 /// Says no in HTTP.

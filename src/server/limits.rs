@@ -13,16 +13,15 @@ use crate::protocol::limits::{CLOSE, HEAD, MESSAGE, QUIET, longest};
 /// ```text
 ///   16 MiB                                     program and allocator
 /// + 4           * log                          two outputs: what waits and what is being written
-/// + ring        * full                         the room's backlog
-/// + connections * (2 * message + gather + 3 * full + 32 * ring + 16 KiB)
+/// + backlog + full                             what the room keeps for those who are behind
+/// + connections * (2 * message + gather + 3 * full + 16 KiB)
 /// ```
 ///
 /// where `full = batch + longest` is a full batch, to which one line more was added, and `longest`
-/// is one line as it is relayed ([`longest`]). The third line is what slow readers can leave
-/// unread; the fourth what one connection can hold: a half-received message and the buffer it is
-/// read through, what is being written to it (the batch that fills `gather` may be a whole one),
-/// lines that wait for the room to take them, as frames and as text for the log, where its own
-/// lines stand in the room, and its task. [`Limits::memory`] computes it.
+/// is one line as it is relayed ([`longest`]). The fourth line is what one connection can hold: a
+/// half-received message and the buffer it is read through, what is being written to it (the batch
+/// that fills `gather` may be a whole one), lines that wait for the room to take them, as frames and
+/// as text for the log, pongs, and its task. [`Limits::memory`] computes it.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Bytes of one message from a client.
@@ -34,24 +33,21 @@ pub struct Limits {
     pub refusals: usize,
     /// Descriptors beside the connections: the three standard ones, the listener, the runtime's.
     pub descriptors: usize,
-    /// Connections that the system holds until they are accepted. Beyond it newcomers wait for
-    /// lost packets to be sent again, so a crowd that comes back must fit.
-    pub accept_queue: u32,
     /// Bytes of HTTP head.
     pub head: usize,
     /// From the TCP connection to the open WebSocket: twice a round trip to the other side of
     /// the world with a lost packet or two.
     pub handshake: Duration,
-    /// Bytes of pongs that wait to be written to one connection. A peer that sends pings and
-    /// does not read is not read any more when its pongs exceed this.
+    /// Bytes of pongs that are written together. A client that sends pings and does not read is
+    /// not read any more when there are more than twice as many.
     pub control: usize,
     /// Bytes a second that a reader must take while it is behind, to be waited for. A little less
     /// than the 64 KiB of the promise, so that no jitter decides about a reader at just that rate.
-    pub rate: usize,
-    /// Bytes that a reader may be behind this rate before the room no longer waits for it. A
-    /// system often shows that its reader takes something only when the whole receive buffer,
-    /// usually 128 KiB, is empty again; so this is a little more than that.
-    pub allowance: usize,
+    pub rate: u64,
+    /// How long a reader may be behind this rate before the room no longer waits for it. A system
+    /// often shows that its reader takes something only when the whole receive buffer, usually
+    /// 128 KiB, is empty again; so this is a little more than the rate takes for that.
+    pub patience: Duration,
     /// How long a reader that was too slow must keep up before the room waits for it again.
     pub probation: Duration,
     /// A reader that takes nothing for this long is gone. At 10 KB/s it takes 13 s until a
@@ -63,22 +59,22 @@ pub struct Limits {
     pub close: Duration,
     /// Silence before a ping, and again how long its answer may take.
     pub quiet: Duration,
-    /// After the signal to stop, lines that were read already get this long to be said.
+    /// After the signal to stop, lines that were read already get this long to be said, …
     pub last_words: Duration,
-    /// From the signal to the end of the server; the promise is 5 s.
+    /// … and then everyone this long to hear them. The promise is 5 s for both.
     pub drain: Duration,
-    /// Batches that the room keeps for those who are behind (a power of two).
-    pub ring: usize,
-    /// Bytes that the slowest reader that is waited for may be behind before those who speak
-    /// wait. At the lowest rate, these and what is being written are delivered before `drain`.
+    /// Bytes that the slowest subscriber may be behind before those who speak wait. At the lowest
+    /// rate, these and what is being written are delivered before `drain`.
     pub backlog: usize,
+    /// Places of the room's channel (a power of two): the batches that `backlog` can consist of.
+    pub ring: usize,
     /// Bytes after which a batch is full: big enough that its overhead vanishes, small enough
     /// that a flood does not delay the line after it.
     pub batch: usize,
-    /// Bytes after which a connection lets the others go on …
+    /// Bytes after which a connection lets the others go on, …
     pub turn: usize,
-    /// … and messages, since those without a line cost time too.
-    pub messages: usize,
+    /// … and what each message counts beside its bytes, since an empty one costs time too.
+    pub cost: usize,
     /// Bytes after which a receiver writes instead of taking one more batch that is ready.
     pub gather: usize,
     /// Bytes of output that wait for a slow standard output or standard error.
@@ -87,12 +83,12 @@ pub struct Limits {
     pub log_pause: Duration,
     /// How long the log waits after an error, for instance of a full disk, before it tries again.
     pub log_retry: Duration,
+    /// How long the end of the program waits for a standard output that nobody reads.
+    pub log_end: Duration,
     /// Lines a second on standard error about refused strangers.
     pub complaints: u32,
-    /// The accept loop's rest when the system is out of descriptors, doubled up to `rest_most`.
+    /// The accept loop's rest when the system is out of descriptors.
     pub rest: Duration,
-    /// The longest rest of the accept loop.
-    pub rest_most: Duration,
 }
 
 impl Limits {
@@ -104,11 +100,11 @@ impl Limits {
     /// Bytes of resident memory that the server stays below, whatever its clients do.
     #[must_use]
     pub const fn memory(&self) -> usize {
-        let own_lines = 32 * self.ring;
-        let connection = 2 * self.message + self.gather + 3 * self.full() + own_lines + 16 * 1024;
+        let connection = 2 * self.message + self.gather + 3 * self.full() + 16 * 1024;
         16 * 1024 * 1024
             + 4 * self.log
-            + self.ring * self.full()
+            + self.backlog
+            + self.full()
             + (self.connections + self.refusals) * connection
     }
 
@@ -118,31 +114,30 @@ impl Limits {
         connections: 4096,
         refusals: 16,
         descriptors: 16,
-        accept_queue: 1024,
         head: HEAD,
         handshake: Duration::from_secs(5),
         control: 4 * 1024,
         rate: 56 * 1024,
-        allowance: 144 * 1024,
+        patience: Duration::from_millis(2570),
         probation: Duration::from_secs(10),
         stuck: Duration::from_secs(15),
         unsent: 16 * 1024,
         close: CLOSE,
         quiet: QUIET,
         last_words: Duration::from_millis(500),
-        drain: Duration::from_millis(4500),
-        ring: 256,
+        drain: Duration::from_secs(4),
         backlog: 128 * 1024,
+        ring: 256,
         batch: 16 * 1024,
         turn: 64 * 1024,
-        messages: 1024,
+        cost: 64,
         gather: 64 * 1024,
         log: 4 * 1024 * 1024,
         log_pause: Duration::from_millis(5),
         log_retry: Duration::from_secs(1),
+        log_end: Duration::from_millis(400),
         complaints: 5,
-        rest: Duration::from_millis(10),
-        rest_most: Duration::from_secs(1),
+        rest: Duration::from_millis(100),
     };
 }
 

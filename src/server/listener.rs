@@ -1,12 +1,12 @@
 //! The listening socket: binds, and goes on accepting whatever the system says.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
-use tokio::time::{Duration, Instant, sleep_until};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Duration, Instant, sleep};
 
-use crate::os::plain;
+use crate::os::describe;
 use crate::server::limits::Limits;
 use crate::server::log::Log;
 
@@ -14,9 +14,7 @@ use crate::server::log::Log;
 #[derive(Debug)]
 pub struct Listener {
     tcp: TcpListener,
-    /// How long the last rest was, and until when it lasts.
-    rest: Duration,
-    until: Instant,
+    /// When the operator was last told that nobody can be accepted.
     told: Option<Instant>,
 }
 
@@ -27,35 +25,29 @@ impl Listener {
     ///
     /// One line that says why not and what to do.
     pub async fn bind(listen: &str, limits: &Limits) -> Result<Self, String> {
-        let cannot = |why: &str| format!("cannot listen on {listen}: {why}");
-        let found = lookup_host(listen).await;
-        let found: Vec<_> = found.map_err(|error| cannot(&plain(&error)))?.collect();
-        let tcp = bind_first(&found, limits).map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => cannot(
-                "the port is taken (is another server running? else choose another --listen)",
-            ),
-            io::ErrorKind::PermissionDenied => cannot(
-                "permission denied (ports below 1024 are for administrators: choose a higher one)",
-            ),
-            io::ErrorKind::AddrNotAvailable => cannot("this machine does not have that address"),
-            _ => cannot(&plain(&error)),
+        let tcp = TcpListener::bind(listen).await.map_err(|error| {
+            let why = match error.kind() {
+                ErrorKind::AddrInUse => {
+                    "the port is taken (is another server running? else choose another --listen)"
+                }
+                ErrorKind::PermissionDenied => {
+                    "permission denied (ports below 1024 are for administrators: choose a higher \
+                     one)"
+                }
+                ErrorKind::AddrNotAvailable => "this machine does not have that address",
+                _ => &describe(&error),
+            };
+            format!("cannot listen on {listen}: {why}")
         })?;
         show_progress(&tcp, limits);
-        Ok(Self {
-            tcp,
-            rest: Duration::ZERO,
-            until: Instant::now(),
-            told: None,
-        })
+        Ok(Self { tcp, told: None })
     }
 
-    /// The port really bound.
-    ///
-    /// # Errors
-    ///
-    /// The system does not tell.
-    pub fn port(&self) -> io::Result<u16> {
-        self.tcp.local_addr().map(|address| address.port())
+    /// The port that was bound, also when any free one was asked for. 0 if the system does not
+    /// know it.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.tcp.local_addr().map_or(0, |address| address.port())
     }
 
     /// The next connection and the name of its other end. Errors are waited out, never returned:
@@ -63,79 +55,31 @@ impl Listener {
     /// moment, is a server that is down. May be cancelled.
     pub async fn accept(&mut self, log: &Log, limits: &Limits) -> (TcpStream, String) {
         loop {
-            sleep_until(self.until).await;
             match self.tcp.accept().await {
                 Ok((stream, peer)) => {
-                    self.rest = Duration::ZERO;
                     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                     return (stream, peer.to_string());
                 }
-                Err(error) if is_the_peers(&error) => {}
-                Err(error) => self.tire(&error, log, limits),
+                Err(error) if is_of_the_connection(&error) => {}
+                Err(error) => {
+                    self.complain(&error, log);
+                    sleep(limits.rest).await;
+                }
             }
         }
     }
 
-    /// Rests, longer each time, and says so once a minute at most.
-    fn tire(&mut self, error: &io::Error, log: &Log, limits: &Limits) {
-        let now = Instant::now();
-        self.rest = (2 * self.rest).clamp(limits.rest, limits.rest_most);
-        self.until = now + self.rest;
-        if self
-            .told
-            .is_none_or(|told| now - told >= Duration::from_mins(1))
-        {
-            self.told = Some(now);
-            let why = plain(error);
+    /// Tells the operator, once a minute at most.
+    fn complain(&mut self, error: &io::Error, log: &Log) {
+        const SELDOM: Duration = Duration::from_mins(1);
+        if self.told.is_none_or(|told| told.elapsed() >= SELDOM) {
+            self.told = Some(Instant::now());
+            let why = describe(error);
             log.complain(format_args!(
                 "cannot accept for now: {why} (newcomers wait)"
             ));
         }
     }
-}
-
-/// Raises the soft limit on descriptors to the hard one, and says how many connections fit when
-/// those are fewer than wanted.
-///
-/// # Errors
-///
-/// Fewer connections fit, and how many.
-pub fn descriptors_for(limits: &Limits) -> Result<(), usize> {
-    let most = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(u64::MAX);
-    let others = limits.refusals + limits.descriptors;
-    let fit = usize::try_from(most)
-        .unwrap_or(usize::MAX)
-        .saturating_sub(others)
-        .max(1);
-    if fit < limits.connections {
-        Err(fit)
-    } else {
-        Ok(())
-    }
-}
-
-/// Binds the first address that can be bound.
-fn bind_first(addresses: &[SocketAddr], limits: &Limits) -> io::Result<TcpListener> {
-    let mut bound = Err(io::ErrorKind::AddrNotAvailable.into());
-    for address in addresses {
-        bound = bind_one(*address, limits);
-        if bound.is_ok() {
-            break;
-        }
-    }
-    bound
-}
-
-fn bind_one(address: SocketAddr, limits: &Limits) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    }?;
-    // A server that was stopped can be started again at once.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(limits.accept_queue)
 }
 
 /// Makes a slow reader's progress visible. By default the system reports a socket as writable only
@@ -150,11 +94,28 @@ fn show_progress(tcp: &TcpListener, limits: &Limits) {
     let _ = (tcp, limits);
 }
 
-/// Errors of a connection that ended before it was accepted (accept(2)).
-fn is_the_peers(error: &io::Error) -> bool {
-    use io::ErrorKind as Kind;
+/// Whether one connection ended before it was accepted (accept(2)), which is no trouble of ours.
+fn is_of_the_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        Kind::ConnectionAborted | Kind::ConnectionReset | Kind::Interrupted
+        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted
     )
+}
+
+/// Raises the soft limit on descriptors to the hard one, since each connection needs one. If those
+/// are too few, `limits` allows fewer connections from now on, and the operator is told.
+pub fn fit_to_descriptors(limits: &mut Limits, log: &Log) {
+    let most = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(u64::MAX);
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let fit = most
+        .saturating_sub(limits.refusals + limits.descriptors)
+        .max(1);
+    if fit < limits.connections {
+        log.complain(format_args!(
+            "at most {fit} connections at once, not {}: the system gives this process no more \
+             descriptors (see ulimit -n)",
+            limits.connections
+        ));
+        limits.connections = fit;
+    }
 }

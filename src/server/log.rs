@@ -7,51 +7,27 @@
 
 use std::fmt::Arguments;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::os::plain;
+use crate::os::describe;
 use crate::server::limits::Limits;
 
 /// Standard output and standard error, neither of which blocks.
 #[derive(Clone, Debug)]
 pub struct Log {
-    out: Arc<Queue>,
-    err: Arc<Queue>,
+    out: Queue,
+    err: Queue,
     strangers: Arc<Mutex<Strangers>>,
     complaints: u32,
 }
 
-/// Text on its way to a thread that writes it.
-#[derive(Debug)]
-struct Queue {
-    /// Bytes that may wait.
-    most: usize,
-    /// How long a line may wait for others to be written with it.
-    pause: Duration,
-    /// How long to wait after an error before the next attempt.
-    retry: Duration,
-    waiting: Mutex<Waiting>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    text: Vec<u8>,
-    /// Lines that did not fit since the last time this was said.
-    dropped: u64,
-    /// The thread is writing what it took.
-    writing: bool,
-    /// Nothing can be written any more; everything is thrown away.
-    closed: bool,
-    /// The program is about to end: no more pauses, and no second attempts.
-    closing: bool,
-}
-
-/// How many lines about strangers were said in the current second.
+/// How many lines about strangers were written in the current second, and how many were not.
 #[derive(Debug)]
 struct Strangers {
     since: Instant,
@@ -88,9 +64,9 @@ impl Log {
     /// Says that a client is there, and that it is not any more when what this returns is dropped:
     /// in every case, a panic included, each `New connection` line has its `disconnected` line.
     #[must_use]
-    pub fn announce<'a>(&'a self, name: &'a str) -> Presence<'a> {
+    pub fn announce<'a>(&'a self, name: &'a str) -> Announced<'a> {
         self.say(format_args!("New connection from {name}"));
-        Presence { name, log: self }
+        Announced { name, log: self }
     }
 
     /// Tells the operator of each panic in one line. The runtime catches it, and it ends the
@@ -99,35 +75,37 @@ impl Log {
         let log = self.clone();
         std::panic::set_hook(Box::new(move |panic| {
             let what = panic.payload_as_str().unwrap_or("no message");
-            let place = panic
-                .location()
-                .map(ToString::to_string)
-                .unwrap_or_default();
+            let place = panic.location().map(ToString::to_string);
             log.complain(format_args!(
-                "a fault of this server, please report it: {what} ({place})"
+                "a fault of this server, please report it: {what} ({})",
+                place.unwrap_or_default()
             ));
         }));
     }
 
     /// One line on standard output.
     pub fn say(&self, line: Arguments<'_>) {
-        self.out.push(format!("{line}\n").as_bytes(), 1);
+        self.out.push(format!("{line}\n").into_bytes(), 1);
     }
 
     /// Whole lines on standard output, `count` of them.
-    pub fn say_all(&self, lines: &[u8], count: u64) {
+    pub fn say_all(&self, lines: Vec<u8>, count: u64) {
         self.out.push(lines, count);
     }
 
     /// One line on standard error, for the operator.
     pub fn complain(&self, line: Arguments<'_>) {
-        self.err.push(format!("server: {line}\n").as_bytes(), 1);
+        self.err.complain(line);
     }
 
     /// One line on standard error about a stranger, unless there were many this second: those are
     /// counted, and said with the next.
     pub fn complain_of(&self, line: Arguments<'_>) {
-        let mut strangers = lock(&self.strangers);
+        // A panic while holding this lock leaves nothing half done.
+        let mut strangers = self
+            .strangers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if strangers.since.elapsed() >= Duration::from_secs(1) {
             (strangers.since, strangers.told) = (Instant::now(), 0);
         }
@@ -145,168 +123,178 @@ impl Log {
     /// Waits until both outputs have taken what was said, or the deadline has passed.
     pub fn close(&self, deadline: Duration) {
         let until = Instant::now() + deadline;
-        self.out.drain(until);
-        self.err.drain(until);
+        for queue in [&self.out, &self.err] {
+            let (done, written) = mpsc::channel();
+            let _ = queue.entries.send(Entry::Flush(done));
+            // An error means that the deadline has passed, or that nothing can be written any more.
+            let _ = written.recv_timeout(until.saturating_duration_since(Instant::now()));
+        }
     }
 }
 
 /// A client in the room.
 #[derive(Debug)]
-pub struct Presence<'a> {
+pub struct Announced<'a> {
     name: &'a str,
     log: &'a Log,
 }
 
-impl Drop for Presence<'_> {
+impl Drop for Announced<'_> {
     fn drop(&mut self) {
         self.log
             .say(format_args!("Client {} disconnected", self.name));
     }
 }
 
+/// The way to a thread that writes one of the outputs. It is a channel that is bounded by what its
+/// entries take in bytes; what does not fit is dropped and counted.
+#[derive(Clone, Debug)]
+struct Queue {
+    entries: Sender<Entry>,
+    waiting: Arc<Waiting>,
+    /// Bytes that may wait.
+    most: usize,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Lines(Vec<u8>),
+    /// Everything before it is to be written, and then this is to be dropped.
+    Flush(#[allow(dead_code)] Sender<()>),
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    bytes: AtomicUsize,
+    /// Lines that did not fit since the last time this was said.
+    dropped: AtomicU64,
+}
+
+/// Bytes that lines take in a queue; short ones take more than their text.
+fn size(lines: &[u8]) -> usize {
+    size_of::<Entry>() + lines.len()
+}
+
 impl Queue {
     /// A queue and the thread that writes it to `sink`; trouble with it goes to `trouble`.
-    fn start(
-        sink: impl Write + Send + 'static,
-        limits: &Limits,
-        trouble: Option<Arc<Queue>>,
-    ) -> Arc<Self> {
-        let queue = Arc::new(Self {
+    fn start(sink: File, limits: &Limits, trouble: Option<Queue>) -> Self {
+        let (entries, receiver) = mpsc::channel();
+        let queue = Self {
+            entries,
+            waiting: Arc::default(),
             most: limits.log,
+        };
+        let output = Output {
+            sink,
+            entries: receiver,
+            waiting: queue.waiting.clone(),
+            most: limits.log,
+            trouble,
             pause: limits.log_pause,
             retry: limits.log_retry,
-            waiting: Mutex::default(),
-            changed: Condvar::new(),
-        });
-        let writer = queue.clone();
-        thread::spawn(move || writer.write_to(sink, trouble.as_deref()));
+        };
+        thread::spawn(move || output.run());
         queue
     }
 
-    fn push(&self, lines: &[u8], count: u64) {
-        let mut waiting = lock(&self.waiting);
-        if waiting.closed {
+    fn push(&self, lines: Vec<u8>, count: u64) {
+        let size = size(&lines);
+        if self.waiting.bytes.fetch_add(size, Relaxed) + size > self.most {
+            self.waiting.bytes.fetch_sub(size, Relaxed);
+            self.waiting.dropped.fetch_add(count, Relaxed);
             return;
         }
-        if waiting.text.len() + lines.len() > self.most {
-            waiting.dropped += count;
-            return;
-        }
-        if waiting.text.is_empty() && !waiting.writing {
-            self.changed.notify_all();
-        }
-        waiting.text.extend_from_slice(lines);
+        // An error means that nothing can be written any more: everything is thrown away.
+        let _ = self.entries.send(Entry::Lines(lines));
     }
 
+    fn complain(&self, line: Arguments<'_>) {
+        self.push(format!("server: {line}\n").into_bytes(), 1);
+    }
+}
+
+/// What the thread of one output has.
+struct Output {
+    sink: File,
+    entries: Receiver<Entry>,
+    waiting: Arc<Waiting>,
+    /// Bytes that are written at once.
+    most: usize,
+    trouble: Option<Queue>,
+    /// How long a line may wait for others to be written with it.
+    pause: Duration,
+    /// How long to wait after an error before the next attempt.
+    retry: Duration,
+}
+
+impl Output {
     /// The thread: one write for all that has gathered since the last.
-    fn write_to(&self, mut sink: impl Write, trouble: Option<&Queue>) {
-        let complain = |what: &str| {
-            if let Some(trouble) = trouble {
-                trouble.push(format!("server: {what}\n").as_bytes(), 1);
+    fn run(mut self) {
+        while let Ok(first) = self.entries.recv() {
+            if matches!(first, Entry::Lines(_)) {
+                // A thread that woke for each line would cost the relay a core.
+                thread::sleep(self.pause);
             }
-        };
-        loop {
-            let (text, dropped) = self.take();
-            if dropped > 0 {
-                complain(&format!("{dropped} log lines dropped"));
-            }
-            let written = self.write(&mut sink, &text, complain);
-            let mut waiting = lock(&self.waiting);
-            waiting.writing = false;
-            if let Err(error) = written {
-                complain(&match error.kind() {
-                    io::ErrorKind::BrokenPipe => {
-                        "standard output is closed: the log ends here".to_owned()
+            let (mut text, mut flushed) = (Vec::new(), Vec::new());
+            let mut next = Some(first);
+            while let Some(entry) = next {
+                match entry {
+                    Entry::Lines(lines) => {
+                        self.waiting.bytes.fetch_sub(size(&lines), Relaxed);
+                        text.extend(lines);
                     }
-                    _ => format!("the log ends here: {}", plain(&error)),
-                });
-                (waiting.closed, waiting.text) = (true, Vec::new());
+                    Entry::Flush(done) => flushed.push(done),
+                }
+                let room = text.len() < self.most;
+                next = room.then(|| self.entries.try_recv().ok()).flatten();
             }
-            self.changed.notify_all();
-            if waiting.closed {
-                return;
+            match self.waiting.dropped.swap(0, Relaxed) {
+                0 => {}
+                dropped => self.complain(format_args!("{dropped} log lines dropped")),
+            }
+            if let Err(error) = self.write(&text) {
+                return match error.kind() {
+                    ErrorKind::BrokenPipe => {
+                        self.complain(format_args!("standard output is closed: the log ends here"));
+                    }
+                    _ => self.complain(format_args!("the log ends here: {}", describe(&error))),
+                };
             }
         }
-    }
-
-    /// Waits for text to write. Returns it, and how many lines were dropped before it.
-    fn take(&self) -> (Vec<u8>, u64) {
-        let mut waiting = lock(&self.waiting);
-        while waiting.text.is_empty() {
-            waiting = self
-                .changed
-                .wait(waiting)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        if !waiting.closing {
-            // A thread that woke for each line would cost the relay a core.
-            drop(waiting);
-            thread::sleep(self.pause);
-            waiting = lock(&self.waiting);
-        }
-        waiting.writing = true;
-        let dropped = std::mem::take(&mut waiting.dropped);
-        (std::mem::take(&mut waiting.text), dropped)
     }
 
     /// Writes all of the text. After an error it tries again and again, since a full disk often is
-    /// full for a moment only; unless the reader is gone, or the program ends.
-    fn write(
-        &self,
-        sink: &mut impl Write,
-        mut text: &[u8],
-        complain: impl Fn(&str),
-    ) -> io::Result<()> {
+    /// full for a moment only; unless the reader is gone.
+    fn write(&mut self, mut text: &[u8]) -> io::Result<()> {
         let mut failing = false;
         while !text.is_empty() {
-            let error = match sink.write(text) {
-                Ok(n @ 1..) => {
+            match self.sink.write(text) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(n) => {
                     text = &text[n..];
                     if std::mem::take(&mut failing) {
-                        complain("the log goes on");
+                        self.complain(format_args!("the log goes on"));
                     }
-                    continue;
                 }
-                Ok(_) => io::ErrorKind::WriteZero.into(),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => error,
-            };
-            let mut waiting = lock(&self.waiting);
-            if error.kind() == io::ErrorKind::BrokenPipe || waiting.closing {
-                return Err(error);
-            }
-            if !std::mem::replace(&mut failing, true) {
-                let why = plain(&error);
-                complain(&format!(
-                    "cannot write the log to standard output: {why} (trying again)"
-                ));
-            }
-            let until = Instant::now() + self.retry;
-            while !waiting.closing && Instant::now() < until {
-                let left = until.saturating_duration_since(Instant::now());
-                let woken = self.changed.wait_timeout(waiting, left);
-                waiting = woken.unwrap_or_else(PoisonError::into_inner).0;
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => return Err(error),
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        let why = describe(&error);
+                        self.complain(format_args!(
+                            "cannot write the log to standard output: {why} (trying again)"
+                        ));
+                    }
+                    thread::sleep(self.retry);
+                }
             }
         }
         Ok(())
     }
 
-    fn drain(&self, until: Instant) {
-        let mut waiting = lock(&self.waiting);
-        waiting.closing = true;
-        self.changed.notify_all();
-        while !waiting.closed && (waiting.writing || !waiting.text.is_empty()) {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            let woken = self.changed.wait_timeout(waiting, left);
-            waiting = woken.unwrap_or_else(PoisonError::into_inner).0;
+    fn complain(&self, line: Arguments<'_>) {
+        if let Some(trouble) = &self.trouble {
+            trouble.complain(line);
         }
     }
-}
-
-/// A panic while holding one of these locks leaves nothing half done.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

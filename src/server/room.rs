@@ -1,21 +1,24 @@
 //! The room: what is said goes into a `tokio::sync::broadcast` channel in batches, and whoever
-//! speaks waits until the slowest reader that keeps up has space for it.
+//! speaks waits until there is space.
 //!
-//! The channel alone would not do: it overwrites its oldest batch when it is full, whoever has not
-//! read it. So the room counts, for each batch, the readers that it waits for and that have not
-//! taken it yet. As long as the oldest of these batches is too far behind, nobody's lines are let
-//! in. A reader that does not keep up is not counted any more: for it alone the channel overwrites,
-//! and it is told how many lines it missed.
+//! The channel alone would not do: it overwrites its oldest batch when it is full, also when
+//! somebody has not taken that one yet. So the room has a fixed number of bytes of space. Whoever
+//! speaks first gets space for its lines, in the order in which they came, and the space travels
+//! with the lines and comes back when the last subscriber has taken them. Speakers are slowed down
+//! to the slowest subscriber in this way (backpressure), and nothing is ever overwritten.
+//!
+//! A reader that is too slow to be waited for, while somebody waits, lets go of its subscription
+//! until it can take more. What was said in between is missed by it alone, and it is told how many
+//! lines those were.
 
-use std::collections::VecDeque;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::Notify;
-use tokio::sync::broadcast::{
-    self,
-    error::{RecvError, TryRecvError},
-};
+use futures_util::FutureExt;
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use crate::server::batch::{Batch, BatchMut, Lines};
 use crate::server::frame;
@@ -27,10 +30,10 @@ pub struct Room {
     state: Mutex<State>,
     /// There are lines to publish, or the room is closed.
     said: Notify,
-    /// The speaker that holds this waits for space; the others wait for it, in the order they came.
-    floor: tokio::sync::Mutex<()>,
-    /// There is space again, or nobody may speak any more.
-    space: Notify,
+    /// Bytes that may be said and not yet taken by every subscriber.
+    space: Arc<Semaphore>,
+    /// Somebody has to wait for space.
+    congested: Notify,
     limits: Limits,
 }
 
@@ -41,38 +44,14 @@ struct State {
     batches: Option<broadcast::Sender<Arc<Batch>>>,
     /// What was said since the last batch.
     next: BatchMut,
-    /// How many lines are in batches that were published.
-    lines: u64,
-    /// How many batches were published.
-    published: u64,
-    /// The last batches, from the oldest on that a counted reader has not taken.
-    backlog: VecDeque<Unread>,
-    /// Bytes of the backlog.
-    bytes: usize,
-    /// Readers that the room waits for.
-    counted: usize,
-    /// Connections that may still say something.
-    speakers: usize,
+    /// How many lines were published.
+    position: u64,
     /// How many connections there ever were.
     connections: u64,
-    phase: Phase,
-}
-
-/// A batch that counted readers have not taken.
-#[derive(Debug)]
-struct Unread {
-    readers: usize,
-    bytes: usize,
-}
-
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    /// Everybody may enter and speak.
-    Open,
-    /// Nobody enters; those who speak say what they had read.
-    Closing,
-    /// Whoever still waits to speak is refused.
-    Refusing,
+    /// Connections that may still say something.
+    speakers: usize,
+    /// Nobody may enter any more.
+    closing: bool,
 }
 
 /// The room is closed: what was said did not get in.
@@ -86,20 +65,16 @@ impl Room {
         let state = State {
             batches: Some(broadcast::channel(limits.ring).0),
             next: BatchMut::default(),
-            lines: 0,
-            published: 0,
-            backlog: VecDeque::new(),
-            bytes: 0,
-            counted: 0,
-            speakers: 0,
+            position: 0,
             connections: 0,
-            phase: Phase::Open,
+            speakers: 0,
+            closing: false,
         };
         Arc::new(Self {
             state: Mutex::new(state),
             said: Notify::new(),
-            floor: tokio::sync::Mutex::new(()),
-            space: Notify::new(),
+            space: Arc::new(Semaphore::new(limits.backlog)),
+            congested: Notify::new(),
             limits: limits.clone(),
         })
     }
@@ -110,7 +85,7 @@ impl Room {
     pub async fn publish(self: Arc<Self>) {
         while self.state().batches.is_some() {
             self.said.notified().await;
-            self.send(&mut self.state());
+            self.state().publish();
         }
     }
 
@@ -118,187 +93,134 @@ impl Room {
     #[must_use]
     pub fn enter(self: &Arc<Self>) -> Option<(Speaker, Subscription)> {
         let mut state = self.state();
-        self.send(&mut state); // What was said before is not for the newcomer.
-        if state.phase > Phase::Open {
+        if state.closing {
             return None;
         }
-        let batches = state.batches.as_ref()?.subscribe();
+        state.publish(); // What was said before is not for the newcomer.
+        let batches = Some(state.batches.as_ref()?.subscribe());
         state.connections += 1;
         state.speakers += 1;
-        state.counted += 1;
-        let id = state.connections;
-        let own = Arc::new(Mutex::default());
+        let (id, said) = (state.connections, Arc::default());
         let subscription = Subscription {
             room: self.clone(),
             id,
             batches,
-            counted: true,
-            taken: state.published,
-            heard: state.lines,
-            own: own.clone(),
+            position: state.position,
+            own: 0,
+            said: Arc::clone(&said),
         };
         drop(state);
         let room = self.clone();
-        Some((Speaker { room, id, own }, subscription))
+        Some((Speaker { room, id, said }, subscription))
     }
 
     /// Lets nobody enter any more. When the last speaker has left, the room is closed: everyone
     /// still hears what was said, then the end.
     pub fn close(&self) {
-        self.begin(Phase::Closing);
-    }
-
-    /// Refuses what those who wait for space have to say.
-    pub fn refuse(&self) {
-        self.begin(Phase::Refusing);
-        self.space.notify_one();
-    }
-
-    fn begin(&self, phase: Phase) {
         let mut state = self.state();
-        state.phase = phase;
-        self.send(&mut state);
+        state.closing = true;
+        self.end(&mut state);
     }
 
-    /// Publishes what was said as one batch, if there is space, and ends the room if this was the
-    /// last one.
-    fn send(&self, state: &mut State) {
-        if !state.next.is_empty() && self.has_space(state) {
-            let (number, before) = (state.published, state.lines);
-            let batch = std::mem::take(&mut state.next).freeze(number, before);
-            state.published += 1;
-            state.lines += batch.lines;
-            if state.counted > 0 {
-                state.bytes += batch.bytes();
-                state.backlog.push_back(Unread {
-                    readers: state.counted,
-                    bytes: batch.bytes(),
-                });
-            }
-            if let Some(batches) = &state.batches {
-                // An error means that nobody is there to hear it.
-                let _ = batches.send(Arc::new(batch));
-            }
-        }
-        if state.phase > Phase::Open && state.speakers == 0 && state.next.is_empty() {
+    /// Refuses what those who wait for space have to say, and whatever is said later.
+    pub fn refuse(&self) {
+        self.space.close();
+    }
+
+    /// Ends a closing room if nobody can say anything any more.
+    fn end(&self, state: &mut State) {
+        if state.closing && state.speakers == 0 {
+            state.publish();
             state.batches = None;
             self.said.notify_one();
         }
     }
 
-    /// Whether one more batch overwrites nothing that a counted reader has not taken.
-    fn has_space(&self, state: &State) -> bool {
-        state.backlog.len() < self.limits.ring && state.bytes < self.limits.backlog
-    }
-
-    /// Takes batches of the backlog as read by one counted reader: those from number `from` up to
-    /// `to`, which is not included.
-    fn release(&self, state: &mut State, from: u64, to: u64) {
-        let first = state.published - state.backlog.len() as u64;
-        for number in from.max(first)..to {
-            let place = usize::try_from(number - first).unwrap_or(usize::MAX);
-            if let Some(unread) = state.backlog.get_mut(place) {
-                unread.readers -= 1;
-            }
-        }
-        let mut freed = false;
-        while let Some(unread) = state.backlog.front()
-            && unread.readers == 0
-        {
-            state.bytes -= unread.bytes;
-            state.backlog.pop_front();
-            freed = true;
-        }
-        if freed {
-            self.send(state);
-            self.space.notify_one();
-        }
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+        // A panic while holding this lock leaves nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A panic while holding one of these locks leaves nothing half done.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl State {
+    /// Publishes what was said since the last batch as one batch.
+    fn publish(&mut self) {
+        if self.next.is_empty() {
+            return;
+        }
+        let batch = std::mem::take(&mut self.next).freeze(self.position);
+        self.position += batch.lines;
+        if let Some(batches) = &self.batches {
+            // An error means that nobody is there to hear it.
+            let _ = batches.send(Arc::new(batch));
+        }
+    }
 }
-
-/// Which of a connection's own lines its subscription has not passed yet: (number of the batch,
-/// lines in it). They come back to it from the room, and are neither shown to it nor missed by it.
-type OwnLines = Arc<Mutex<VecDeque<(u64, u64)>>>;
 
 /// One connection's right to speak in the room, until it is dropped.
 #[derive(Debug)]
 pub struct Speaker {
     room: Arc<Room>,
     id: u64,
-    own: OwnLines,
+    /// How many lines it has said.
+    said: Arc<AtomicU64>,
 }
 
 impl Speaker {
     /// Says the lines to everyone else, as soon as there is space for them. When this returns, all
-    /// counted readers will get them. If it is cancelled, nothing was said.
+    /// subscribers will get them. If it is cancelled, nothing was said.
     ///
     /// # Errors
     ///
     /// The room is closed, and the lines were not said.
     pub async fn say(&self, lines: &Lines<'_>) -> Result<(), Closed> {
-        let _floor = self.room.floor.lock().await;
-        while !self.try_say(lines)? {
-            self.room.space.notified().await;
-        }
+        let space = self.room.space.clone();
+        let mut space = pin!(space.acquire_many_owned(self.space_for(lines)));
+        let space = if let Some(space) = space.as_mut().now_or_never() {
+            space
+        } else {
+            // Whoever waits has all of the space that there was, so those who look now see it.
+            self.room.congested.notify_waiters();
+            space.await
+        };
+        self.add(lines, space.map_err(|_| Closed)?);
         Ok(())
     }
 
-    /// Says the lines if nobody waits for space, and there is some. Returns whether it did.
+    /// Says the lines if there is space and nobody waits for it. Returns whether it did.
     ///
     /// # Errors
     ///
     /// The room is closed, and the lines were not said.
     pub fn say_now(&self, lines: &Lines<'_>) -> Result<bool, Closed> {
-        match self.room.floor.try_lock() {
-            Ok(_floor) => self.try_say(lines),
-            Err(_) => Ok(false),
+        let space = self.room.space.clone();
+        match space.try_acquire_many_owned(self.space_for(lines)) {
+            Ok(space) => self.add(lines, space),
+            Err(TryAcquireError::NoPermits) => return Ok(false),
+            Err(TryAcquireError::Closed) => return Err(Closed),
         }
-    }
-
-    /// Says the lines if there is space.
-    fn try_say(&self, lines: &Lines<'_>) -> Result<bool, Closed> {
-        let room = &*self.room;
-        let mut state = room.state();
-        if state.batches.is_none() || state.phase == Phase::Refusing {
-            return Err(Closed);
-        }
-        if !state.next.is_empty() && state.next.len() + lines.frames.len() > room.limits.batch {
-            room.send(&mut state);
-            if !state.next.is_empty() {
-                return Ok(false);
-            }
-        }
-        if state.next.is_empty() {
-            room.said.notify_one();
-        }
-        state.next.add(self.id, lines);
-        self.note_own(state.published, lines.count);
         Ok(true)
     }
 
-    /// Notes that `count` own lines are in the batch with this number.
-    fn note_own(&self, number: u64, count: u64) {
-        let mut own = lock(&self.own);
-        match own.back_mut() {
-            Some((last, lines)) if *last == number => *lines += count,
-            _ => own.push_back((number, count)),
+    /// The space that lines need: their bytes, but never so little that more batches can wait than
+    /// the channel has places for, and never more than there is.
+    fn space_for(&self, lines: &Lines<'_>) -> u32 {
+        let Limits { ring, backlog, .. } = self.room.limits;
+        let bytes = lines.frames.len().clamp(backlog.div_ceil(ring), backlog);
+        u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+
+    /// Adds lines, which have their space, to the next batch.
+    fn add(&self, lines: &Lines<'_>, space: OwnedSemaphorePermit) {
+        let mut state = self.room.state();
+        if state.next.len() + lines.frames.len() > self.room.limits.batch {
+            state.publish();
         }
-        // Of two batches that the channel keeps no longer, the subscription will miss both.
-        if own.len() > self.room.limits.ring + 2
-            && let Some((_, oldest)) = own.pop_front()
-            && let Some((_, next)) = own.front_mut()
-        {
-            *next += oldest;
+        if state.next.is_empty() {
+            self.room.said.notify_one();
         }
+        state.next.add(self.id, lines, space);
+        self.said.fetch_add(lines.count, Relaxed);
     }
 }
 
@@ -306,7 +228,7 @@ impl Drop for Speaker {
     fn drop(&mut self) {
         let mut state = self.room.state();
         state.speakers -= 1;
-        self.room.send(&mut state);
+        self.room.end(&mut state);
     }
 }
 
@@ -315,114 +237,85 @@ impl Drop for Speaker {
 pub struct Subscription {
     room: Arc<Room>,
     id: u64,
-    batches: broadcast::Receiver<Arc<Batch>>,
-    /// The room waits for this reader.
-    counted: bool,
-    /// How many of the room's batches were taken or missed.
-    taken: u64,
-    /// How many of the room's lines were heard, missed, or its own.
-    heard: u64,
-    own: OwnLines,
+    /// `None` while the room does not wait for this reader.
+    batches: Option<broadcast::Receiver<Arc<Batch>>>,
+    /// How many of the room's lines were heard, missed, or this connection's own.
+    position: u64,
+    /// How many of those were its own.
+    own: u64,
+    /// How many lines it has said.
+    said: Arc<AtomicU64>,
 }
 
 impl Subscription {
     /// Waits for something to be said, and returns its frames and those of what is there already,
-    /// but for this connection's own; what was missed stands among them as a line of its own.
+    /// but for this connection's own. Behind a pause the first is the notice of what was missed.
     /// `None` when the room is closed and all of it was heard. If it is cancelled, nothing is lost.
     pub async fn next_frames(&mut self) -> Option<Vec<Bytes>> {
-        let first = loop {
-            match self.batches.recv().await {
+        let Some(batches) = &mut self.batches else {
+            return self.resume();
+        };
+        let mut batch = loop {
+            match batches.recv().await {
                 Ok(batch) => break batch,
-                Err(RecvError::Lagged(_)) => {} // Still subscribed; `missed` will tell.
+                // Cannot be, since whoever speaks has waited for space.
+                Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return None,
             }
         };
         let (mut frames, mut bytes) = (Vec::new(), 0);
-        let from = self.taken;
-        let mut next = Some(first);
-        while let Some(batch) = next {
-            let missed = self.missed(&batch);
-            if missed > 0 {
-                frames.push(frame::missed(missed));
-            }
-            batch.frames_but_of(self.id, &mut frames);
-            bytes += batch.bytes();
-            next = if bytes < self.room.limits.gather {
-                self.ready()
-            } else {
-                None
-            };
-        }
-        if self.counted {
-            let room = &self.room;
-            room.release(&mut room.state(), from, self.taken);
-        }
-        Some(frames)
-    }
-
-    /// The next batch if it is there already.
-    fn ready(&mut self) -> Option<Arc<Batch>> {
         loop {
-            match self.batches.try_recv() {
-                Ok(batch) => return Some(batch),
-                Err(TryRecvError::Lagged(_)) => {}
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
+            self.own += batch.frames_but_of(self.id, &mut frames);
+            self.position = batch.position + batch.lines;
+            bytes += batch.bytes();
+            if bytes >= self.room.limits.gather {
+                return Some(frames);
+            }
+            match batches.try_recv() {
+                Ok(more) => batch = more,
+                Err(_) => return Some(frames),
             }
         }
     }
 
-    /// How many lines of others were lost between the last batch and this one.
-    fn missed(&mut self, batch: &Batch) -> u64 {
-        let mut missed = batch.before - self.heard;
-        self.heard = batch.before + batch.lines;
-        self.taken = batch.number + 1;
-        let mut own = lock(&self.own);
-        while let Some(&(number, lines)) = own.front()
-            && number <= batch.number
-        {
-            if number < batch.number {
-                missed -= lines;
+    /// Lets go of the subscription: nobody waits for this reader any more. What it has not taken
+    /// yet is missed, and so is what is said until the next [`Subscription::next_frames`].
+    pub fn pause(&mut self) {
+        self.batches = None;
+    }
+
+    /// Waits until somebody has to wait for space, perhaps because of this reader; not during a
+    /// pause.
+    pub async fn congested(&self) {
+        loop {
+            let notified = self.room.congested.notified();
+            if self.batches.is_some() && self.room.space.available_permits() == 0 {
+                return;
             }
-            own.pop_front();
+            notified.await;
         }
-        missed
     }
 
     /// Whether everything that was published so far was taken.
     #[must_use]
     pub fn has_everything(&self) -> bool {
-        self.batches.is_empty()
+        self.batches
+            .as_ref()
+            .is_none_or(broadcast::Receiver::is_empty)
     }
 
-    /// Whether the room waits for this reader.
-    #[must_use]
-    pub fn is_counted(&self) -> bool {
-        self.counted
-    }
-
-    /// This reader is too slow: the room waits for it no longer.
-    pub fn give_up(&mut self) {
-        if std::mem::replace(&mut self.counted, false) {
-            let room = &self.room;
-            let mut state = room.state();
-            state.counted -= 1;
-            let published = state.published;
-            room.release(&mut state, self.taken, published);
-        }
-    }
-
-    /// This reader keeps up again: the room waits for it, if it has taken everything so far.
-    pub fn catch_up(&mut self) {
+    /// Subscribes again, and returns the notice of what was missed meanwhile, if it was anything.
+    fn resume(&mut self) -> Option<Vec<Bytes>> {
         let mut state = self.room.state();
-        if !self.counted && self.taken == state.published {
-            self.counted = true;
-            state.counted += 1;
+        state.publish();
+        self.batches = state.batches.as_ref().map(broadcast::Sender::subscribe);
+        let (position, own) = (state.position, self.said.load(Relaxed));
+        let missed = (position - self.position) - (own - self.own);
+        (self.position, self.own) = (position, own);
+        match missed {
+            0 if self.batches.is_none() => None,
+            0 => Some(Vec::new()),
+            lines => Some(vec![frame::missed(lines)]),
         }
-    }
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        self.give_up();
     }
 }

@@ -1,18 +1,17 @@
-//! The one way out of a connection: whatever is sent to a client passes here, so that frames of
-//! the room and of the WebSocket library can never end up inside each other. It also measures how
+//! The one way out of a connection: whatever is sent to a client passes here. It also measures how
 //! fast the client takes what is sent.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::FutureExt;
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, SimplexStream};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::task::unconstrained;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use crate::server::limits::Limits;
 
@@ -23,11 +22,7 @@ const SLICES: usize = 64;
 #[derive(Debug)]
 pub struct Writer<W> {
     socket: W,
-    /// The pipe through which the WebSocket library sends frames: pongs.
-    control: ReadHalf<SimplexStream>,
-    /// The beginning of such a frame.
-    partial: BytesMut,
-    /// What is to be written before anything else; the first may be half written.
+    /// What is to be written; the first may be half written.
     unwritten: Vec<Bytes>,
     pace: Pace,
 }
@@ -38,7 +33,7 @@ pub struct Writer<W> {
 pub enum Written {
     /// Everything was written.
     All,
-    /// A client that is waited for takes less than it must. Writing can go on.
+    /// The client takes less than it must to be waited for. Writing can go on.
     TooSlow,
     /// The client has taken nothing for so long.
     Stuck(Duration),
@@ -50,13 +45,11 @@ impl<W> Writer<W>
 where
     W: AsyncWrite + Unpin,
 {
-    /// Writes to `socket`, also the frames that arrive in `control`.
+    /// Writes to `socket`.
     #[must_use]
-    pub fn new(socket: W, control: ReadHalf<SimplexStream>, limits: &Limits) -> Self {
+    pub fn new(socket: W, limits: &Limits) -> Self {
         Self {
             socket,
-            control,
-            partial: BytesMut::new(),
             unwritten: Vec::new(),
             pace: Pace::new(limits),
         }
@@ -64,61 +57,27 @@ where
 
     /// Puts frames behind what is not written yet.
     pub fn push(&mut self, frames: impl IntoIterator<Item = Bytes>) {
+        let frames = frames.into_iter().filter(|frame| !frame.is_empty());
         self.unwritten.extend(frames);
     }
 
-    /// Waits until the library has something to send, and puts it behind the rest. May be
-    /// cancelled: nothing is lost.
-    pub async fn push_control(&mut self) {
-        loop {
-            let frames = self.whole_frames();
-            if !frames.is_empty() {
-                return self.unwritten.push(frames);
-            }
-            if !matches!(self.control.read_buf(&mut self.partial).await, Ok(1..)) {
-                // The library will send nothing any more.
-                std::future::pending::<()>().await;
-            }
-            // One such read takes little; whoever sends pings in masses gets all pongs in one write.
-            let mut more = || self.control.read_buf(&mut self.partial).now_or_never();
-            while matches!(more(), Some(Ok(1..))) {}
-        }
-    }
-
-    /// The same with what is there already.
-    pub fn push_ready_control(&mut self) {
-        let _ = self.push_control().now_or_never();
-    }
-
-    /// Takes the whole frames out of what the library has sent. Its pipe may be full in the middle
-    /// of a frame, and nothing else must be sent before that frame's end.
-    fn whole_frames(&mut self) -> Bytes {
-        let mut end = 0;
-        // Control frames have the two bytes of the short form (RFC 6455 5.5), and no mask.
-        while let Some([_, len]) = self.partial[end..].first_chunk()
-            && self.partial.len() >= end + 2 + usize::from(*len)
-        {
-            end += 2 + usize::from(*len);
-        }
-        self.partial.split_to(end).freeze()
-    }
-
-    /// Writes what waits; `counted` is whether others wait for this client. May be cancelled: the
-    /// rest waits on.
-    pub async fn flush(&mut self, counted: bool) -> Written {
+    /// Writes what was pushed. `congested` returns when others have to wait for this client: then
+    /// this gives up if the client is too slow for that. May be cancelled: the rest can be written
+    /// later.
+    pub async fn flush(&mut self, congested: impl Future<Output = ()>) -> Written {
+        let mut congested = pin!(congested);
         while !self.unwritten.is_empty() {
             let written = match self.write_now() {
                 Some(written) => written,
                 // Boxed, since it is rare, and an idle connection should not keep room for it.
-                None => match Box::pin(self.wait_to_write(counted)).await {
+                None => match Box::pin(self.wait_to_write(congested.as_mut())).await {
                     Ok(written) => written,
-                    Err(Written::All) => continue,
                     Err(late) => return late,
                 },
             };
             match written {
                 Ok(n @ 1..) => {
-                    self.pace.pay(n);
+                    self.pace.take(n);
                     self.advance(n);
                 }
                 _ => return Written::Broken,
@@ -127,23 +86,15 @@ where
         Written::All
     }
 
-    /// Whether the client owes something, or was ever too slow.
+    /// Whether the client's patience is not whole.
     #[must_use]
-    pub fn was_late(&self) -> bool {
-        self.pace.debt > 0 || self.pace.slow.is_some()
+    pub fn is_late(&self) -> bool {
+        self.pace.credit < self.pace.patience
     }
 
     /// The client has taken everything there is: what it was late with is forgotten.
-    pub fn caught_up(&mut self) {
-        self.pace.debt = 0;
-    }
-
-    /// Whether the client has not been too slow during the last probation.
-    #[must_use]
-    pub fn keeps_up(&self) -> bool {
-        let pace = &self.pace;
-        pace.slow
-            .is_none_or(|slow| slow.elapsed() >= pace.probation)
+    pub fn forgive(&mut self) {
+        self.pace.credit = self.pace.patience;
     }
 
     /// Whether the client has taken something that waited, since this was last asked.
@@ -173,21 +124,31 @@ where
 
     /// What the system takes at once; `None` when it takes nothing now.
     fn write_now(&mut self) -> Option<io::Result<usize>> {
-        // A turn that has been long must not look like a client that takes nothing.
+        // Outside tokio's budget: a turn that has been long must not look like a client that takes
+        // nothing.
         unconstrained(poll_fn(|cx| self.poll_write(cx))).now_or_never()
     }
 
-    /// Waits until the system takes more, and keeps account of the time that takes.
-    async fn wait_to_write(&mut self, counted: bool) -> Result<io::Result<usize>, Written> {
-        let patience = self.pace.begin(counted);
-        match timeout(patience, poll_fn(|cx| self.poll_write(cx))).await {
-            Ok(written) => {
-                self.pace.end();
-                Ok(written)
-            }
-            // A last attempt has just failed, so the system really takes nothing now.
-            Err(_) => Err(self.pace.expire(counted)),
-        }
+    /// Waits until the system takes more, or the client is too slow.
+    async fn wait_to_write(
+        &mut self,
+        congested: impl Future<Output = ()>,
+    ) -> Result<io::Result<usize>, Written> {
+        let begun = Instant::now();
+        let stuck = self.pace.stuck_at(begun);
+        let too_slow = self.pace.too_slow_at(begun);
+        let written = tokio::select! {
+            biased;
+            // Tried first: when one of the others comes true, the system really takes nothing now.
+            written = poll_fn(|cx| self.poll_write(cx)) => Ok(written),
+            () = sleep_until(stuck) => Err(Written::Stuck(self.pace.stuck)),
+            () = async {
+                sleep_until(too_slow).await;
+                congested.await;
+            } => Err(Written::TooSlow),
+        };
+        self.pace.wait(begun, Instant::now());
+        written
     }
 
     /// Takes `n` written bytes off what waits.
@@ -205,88 +166,68 @@ where
     }
 }
 
-/// How fast a client takes what is sent to it, as an account: for each second in which the system
-/// takes no more, the client owes so many bytes; whatever it takes pays for it. Bytes and not only
-/// time decide, so that a client is not blamed when this server was the one without time: a client
-/// that was ready meanwhile takes much at once.
+/// How fast a client takes what is sent to it, as an account of time. It begins with some patience
+/// to its credit; while a write waits the credit runs down, and each byte that the client takes adds
+/// the time that it may take at the lowest rate. Bytes and not only time decide, so that a client is
+/// not blamed when this server was the one without time: one that was ready meanwhile takes much at
+/// once.
 #[derive(Debug)]
 struct Pace {
-    /// Bytes a second that the client owes while it is behind.
-    rate: u64,
-    /// The debt at which it is too slow.
-    allowance: u64,
+    /// The most credit that there can be.
+    patience: Duration,
+    /// The time that one byte may take, in nanoseconds.
+    nanos_a_byte: u64,
     probation: Duration,
     stuck: Duration,
-    debt: u64,
-    /// Until when the debt is accounted, while a write waits.
-    since: Instant,
-    /// When the client last took something, while a write waits.
-    taken: Option<Instant>,
+    /// How long the client's writes may still have to wait before it is too slow.
+    credit: Duration,
     /// When the client was last too slow.
-    slow: Option<Instant>,
+    too_slow: Option<Instant>,
+    /// Since when a write waits of which the client has taken nothing.
+    waiting: Option<Instant>,
     progressed: bool,
 }
 
 impl Pace {
     fn new(limits: &Limits) -> Self {
         Self {
-            rate: limits.rate as u64,
-            allowance: limits.allowance as u64,
+            patience: limits.patience,
+            nanos_a_byte: 1_000_000_000 / limits.rate,
             probation: limits.probation,
             stuck: limits.stuck,
-            debt: 0,
-            since: Instant::now(),
-            taken: None,
-            slow: None,
+            credit: limits.patience,
+            too_slow: None,
+            waiting: None,
             progressed: false,
         }
     }
 
-    /// The system takes no more. Returns how long that can go on before it means something.
-    fn begin(&mut self, counted: bool) -> Duration {
-        let now = Instant::now();
-        let taken = *self.taken.get_or_insert(now);
-        self.since = now;
-        let until_stuck = (taken + self.stuck).saturating_duration_since(now);
-        if !counted {
-            return until_stuck;
-        }
-        let left = self.allowance.saturating_sub(self.debt);
-        until_stuck.min(Duration::from_micros(left * 1_000_000 / self.rate))
+    /// A write has to wait. Returns when the client counts as stuck.
+    fn stuck_at(&mut self, now: Instant) -> Instant {
+        *self.waiting.get_or_insert(now) + self.stuck
     }
 
-    /// The system takes more.
-    fn end(&mut self) {
-        self.account(Instant::now());
-        (self.taken, self.progressed) = (None, true);
+    /// A write has to wait. Returns when the client counts as too slow: at once if it was too slow
+    /// a short while ago.
+    fn too_slow_at(&self, now: Instant) -> Instant {
+        match self.too_slow {
+            Some(then) if now - then < self.probation => now,
+            _ => now + self.credit,
+        }
     }
 
-    /// The system has taken nothing for as long as `begin` returned.
-    fn expire(&mut self, counted: bool) -> Written {
-        let now = Instant::now();
-        self.account(now);
-        if self.taken.is_some_and(|taken| now - taken >= self.stuck) {
-            return Written::Stuck(self.stuck);
-        }
-        if counted && self.slow == Some(now) {
-            return Written::TooSlow;
-        }
-        Written::All
-    }
-
-    /// Adds the time since `begin` to the debt.
-    fn account(&mut self, now: Instant) {
-        let micros = u64::try_from((now - self.since).as_micros()).unwrap_or(u64::MAX);
-        let owed = micros.saturating_mul(self.rate) / 1_000_000;
-        self.debt = self.allowance.min(self.debt.saturating_add(owed));
-        self.since = now;
-        if self.debt == self.allowance {
-            self.slow = Some(now);
+    /// A write has waited.
+    fn wait(&mut self, begun: Instant, now: Instant) {
+        self.credit = self.credit.saturating_sub(now - begun);
+        if self.credit.is_zero() {
+            self.too_slow = Some(now);
         }
     }
 
     /// The client has taken so many bytes.
-    fn pay(&mut self, bytes: usize) {
-        self.debt = self.debt.saturating_sub(bytes as u64);
+    fn take(&mut self, bytes: usize) {
+        self.progressed |= self.waiting.take().is_some();
+        let earned = Duration::from_nanos(self.nanos_a_byte * bytes as u64);
+        self.credit = self.patience.min(self.credit + earned);
     }
 }
