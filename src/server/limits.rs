@@ -33,6 +33,8 @@ pub struct Limits {
     pub refusals: usize,
     /// Descriptors beside the connections: the three standard ones, the listener, the runtime's.
     pub descriptors: usize,
+    /// Connections that the system holds until they are accepted; a crowd that comes back must fit.
+    pub accept_queue: i32,
     /// Bytes of HTTP head.
     pub head: usize,
     /// From the TCP connection to the open WebSocket: twice a round trip to the other side of
@@ -114,6 +116,7 @@ impl Limits {
         connections: 4096,
         refusals: 16,
         descriptors: 16,
+        accept_queue: 1024,
         head: HEAD,
         handshake: Duration::from_secs(5),
         control: 4 * 1024,

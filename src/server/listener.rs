@@ -39,7 +39,7 @@ impl Listener {
             };
             format!("cannot listen on {listen}: {why}")
         })?;
-        show_progress(&tcp, limits);
+        tune(&tcp, limits);
         Ok(Self { tcp, told: None })
     }
 
@@ -82,16 +82,21 @@ impl Listener {
     }
 }
 
-/// Makes a slow reader's progress visible. By default the system reports a socket as writable only
-/// when a third of its buffer of megabytes is free, so one that reads 100 KB/s looks stuck for
-/// half a minute. With this bound on what is not sent yet, which connections inherit from the
-/// listener, it is reported as soon as the reader has taken a little. Linux only; elsewhere, or
-/// when it fails, a slow reader is cut off sooner.
-fn show_progress(tcp: &TcpListener, limits: &Limits) {
+/// Sets what the standard library has no words for. If the system does not take one of them, the
+/// chat works all the same, only less well under load.
+///
+/// A longer queue of connections that wait to be accepted: those beyond it wait for lost packets to
+/// be sent again.
+///
+/// A bound on what the system holds for a reader, which connections inherit from the listener, so
+/// that a slow reader's progress is visible. By default Linux reports a socket as writable only when
+/// a third of its buffer of megabytes is free, and one that reads 100 KB/s looks stuck for half a
+/// minute.
+fn tune(tcp: &TcpListener, limits: &Limits) {
+    let socket = socket2::SockRef::from(tcp);
+    let _ = socket.listen(limits.accept_queue);
     #[cfg(target_os = "linux")]
-    let _ = socket2::SockRef::from(tcp).set_tcp_notsent_lowat(limits.unsent);
-    #[cfg(not(target_os = "linux"))]
-    let _ = (tcp, limits);
+    let _ = socket.set_tcp_notsent_lowat(limits.unsent);
 }
 
 /// Whether one connection ended before it was accepted (accept(2)), which is no trouble of ours.
