@@ -19,7 +19,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Chain, Join};
-use tokio::sync::Notify;
 use tokio::time::{sleep_until, timeout};
 use tokio_websockets::{CloseCode, Error, Message, WebSocketStream};
 
@@ -31,7 +30,7 @@ use crate::server::frame;
 use crate::server::limits::Limits;
 use crate::server::log::Log;
 use crate::server::room::{Closed, Speaker, Subscription};
-use crate::server::writer::{Writer, Written};
+use crate::server::writer::{Pongs, Writer, Written};
 
 /// The WebSocket library. It reads what was read too far during the handshake and then the socket;
 /// it writes into a vector, which is never full, so writing never waits.
@@ -170,7 +169,8 @@ where
 /// Reads to the end, and throws away what comes. A socket that is closed while input is unread
 /// makes the system cut the connection, and the client would lose what is still on its way to it.
 async fn discard(reader: &mut (impl AsyncRead + Unpin)) {
-    let mut unread = [0; 1024];
+    // On the heap, since every idle connection keeps room for what is not.
+    let mut unread = vec![0; 1024];
     while matches!(reader.read(&mut unread).await, Ok(1..)) {}
 }
 
@@ -223,37 +223,9 @@ where
     }
 }
 
-/// Pongs on their way from the loop that reads to the loop that writes.
-#[derive(Debug, Default)]
-struct Pongs {
-    frames: Mutex<Vec<u8>>,
-    changed: Notify,
-}
-
-impl Pongs {
-    /// Hands frames over, as soon as those before them were taken: a client that sends pings and
-    /// does not read is not read any more.
-    async fn put(&self, frames: Vec<u8>) {
-        while !lock(&self.frames).is_empty() {
-            self.changed.notified().await;
-        }
-        *lock(&self.frames) = frames;
-        self.changed.notify_one();
-    }
-
-    /// Waits for frames. May be cancelled: nothing is lost.
-    async fn take(&self) -> Bytes {
-        while lock(&self.frames).is_empty() {
-            self.changed.notified().await;
-        }
-        self.changed.notify_one();
-        std::mem::take(&mut *lock(&self.frames)).into()
-    }
-}
-
-/// A panic elsewhere leaves nothing half done in what is shared here.
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+/// A panic elsewhere leaves nothing half done in it.
+fn lock(keepalive: &Mutex<Keepalive>) -> MutexGuard<'_, Keepalive> {
+    keepalive.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The loop that reads: what the client sends is said in the room.

@@ -4,12 +4,14 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::Notify;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep_until};
 
@@ -163,6 +165,39 @@ where
             whole += 1;
         }
         self.unwritten.drain(..whole);
+    }
+}
+
+/// Pongs on their way from the loop that reads to the loop that writes.
+#[derive(Debug, Default)]
+pub struct Pongs {
+    frames: Mutex<Vec<u8>>,
+    changed: Notify,
+}
+
+impl Pongs {
+    /// Hands frames over, as soon as those before them were taken: a client that sends pings and
+    /// does not read is not read any more.
+    pub async fn put(&self, frames: Vec<u8>) {
+        while !self.frames().is_empty() {
+            self.changed.notified().await;
+        }
+        *self.frames() = frames;
+        self.changed.notify_one();
+    }
+
+    /// Waits for frames. May be cancelled: nothing is lost.
+    pub async fn take(&self) -> Bytes {
+        while self.frames().is_empty() {
+            self.changed.notified().await;
+        }
+        self.changed.notify_one();
+        std::mem::take(&mut *self.frames()).into()
+    }
+
+    fn frames(&self) -> MutexGuard<'_, Vec<u8>> {
+        // A panic elsewhere leaves nothing half done in it.
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
