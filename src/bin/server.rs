@@ -63,7 +63,7 @@ async fn serve(flags: Flags) -> Result<(), String> {
     let mut listener = Listener::bind(&flags.listen, &limits).await?;
     let log = Log::open(&limits).map_err(|error| cannot_start(&error))?;
     log.report_panics();
-    log.say(format_args!("listening on port {}", listener.port()));
+    log.print(format_args!("listening on port {}", listener.port()));
     fit_to_descriptors(&mut limits, &log);
 
     let room = Room::open(&limits);
@@ -107,7 +107,7 @@ async fn serve(flags: Flags) -> Result<(), String> {
 async fn drain(connections: &mut JoinSet<()>, chat: &Chat) {
     let Chat { room, limits, .. } = chat;
     let mut ended = pin!(async { while connections.join_next().await.is_some() {} });
-    if timeout(limits.last_words, &mut ended).await.is_err() {
+    if timeout(limits.last_lines, &mut ended).await.is_err() {
         room.refuse();
         let _ = timeout(limits.drain, ended).await;
     }
@@ -141,7 +141,7 @@ async fn connection(
         Err(Refusal::Left) => return,
         Err(Refusal::Answered(status, why)) => {
             let status = status.as_u16();
-            return log.complain_of(format_args!("{name} was refused: {why} ({status})"));
+            return log.warn_of_stranger(format_args!("{name} was refused: {why} ({status})"));
         }
     };
     let announced = log.announce(&name);
@@ -151,7 +151,7 @@ async fn connection(
         .await;
     drop((announced, subscription));
     if ended.concerns_operator() {
-        log.complain_of(format_args!("{name} {ended}"));
+        log.warn_of_stranger(format_args!("{name} {ended}"));
     }
     if let Some((code, reason)) = ended.goodbye() {
         connection.close(code, reason, limits).await;

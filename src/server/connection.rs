@@ -339,7 +339,7 @@ where
             // Boxed, since it is rare, and an idle connection should not keep room for it.
             Box::pin(self.wait_to_say(&lines)).await?;
         }
-        self.log.say_all(lines.log, lines.count);
+        self.log.print_lines(lines.log, lines.count);
         Ok(())
     }
 

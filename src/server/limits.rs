@@ -62,7 +62,7 @@ pub struct Limits {
     /// Silence before a ping, and again how long its answer may take.
     pub quiet: Duration,
     /// After the signal to stop, lines that were read already get this long to be said, …
-    pub last_words: Duration,
+    pub last_lines: Duration,
     /// … and then everyone this long to hear them. The promise is 5 s for both.
     pub drain: Duration,
     /// Bytes that the slowest subscriber may be behind before those who speak wait. At the lowest
@@ -88,7 +88,7 @@ pub struct Limits {
     /// How long the end of the program waits for a standard output that nobody reads.
     pub log_end: Duration,
     /// Lines a second on standard error about refused strangers.
-    pub complaints: u32,
+    pub warnings: u32,
     /// The accept loop's rest when the system is out of descriptors.
     pub rest: Duration,
 }
@@ -127,7 +127,7 @@ impl Limits {
         unsent: 16 * 1024,
         close: CLOSE,
         quiet: QUIET,
-        last_words: Duration::from_millis(500),
+        last_lines: Duration::from_millis(500),
         drain: Duration::from_secs(4),
         backlog: 128 * 1024,
         ring: 256,
@@ -139,7 +139,7 @@ impl Limits {
         log_pause: Duration::from_millis(5),
         log_retry: Duration::from_secs(1),
         log_end: Duration::from_millis(400),
-        complaints: 5,
+        warnings: 5,
         rest: Duration::from_millis(100),
     };
 }

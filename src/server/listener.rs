@@ -62,7 +62,7 @@ impl Listener {
                 }
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
-                    self.complain(&error, log);
+                    self.warn(&error, log);
                     sleep(limits.rest).await;
                 }
             }
@@ -70,12 +70,12 @@ impl Listener {
     }
 
     /// Tells the operator, once a minute at most.
-    fn complain(&mut self, error: &io::Error, log: &Log) {
+    fn warn(&mut self, error: &io::Error, log: &Log) {
         const SELDOM: Duration = Duration::from_mins(1);
         if self.told.is_none_or(|told| told.elapsed() >= SELDOM) {
             self.told = Some(Instant::now());
             let why = describe(error);
-            log.complain(format_args!(
+            log.warn(format_args!(
                 "cannot accept for now: {why} (newcomers wait)"
             ));
         }
@@ -116,7 +116,7 @@ pub fn fit_to_descriptors(limits: &mut Limits, log: &Log) {
         .saturating_sub(limits.refusals + limits.descriptors)
         .max(1);
     if fit < limits.connections {
-        log.complain(format_args!(
+        log.warn(format_args!(
             "at most {fit} connections at once, not {}: the system gives this process no more \
              descriptors (see ulimit -n)",
             limits.connections

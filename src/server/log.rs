@@ -23,16 +23,16 @@ use crate::server::limits::Limits;
 pub struct Log {
     out: Queue,
     err: Queue,
-    strangers: Arc<Mutex<Strangers>>,
-    complaints: u32,
+    warned: Arc<Mutex<Warned>>,
+    warnings: u32,
 }
 
 /// How many lines about strangers were written in the current second, and how many were not.
 #[derive(Debug)]
-struct Strangers {
+struct Warned {
     since: Instant,
-    told: u32,
-    untold: u64,
+    written: u32,
+    suppressed: u64,
 }
 
 impl Log {
@@ -48,16 +48,16 @@ impl Log {
         let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         let err = Queue::start(stderr, limits, None);
         let out = Queue::start(stdout, limits, Some(err.clone()));
-        let strangers = Strangers {
+        let warned = Warned {
             since: Instant::now(),
-            told: 0,
-            untold: 0,
+            written: 0,
+            suppressed: 0,
         };
         Ok(Self {
             out,
             err,
-            strangers: Arc::new(Mutex::new(strangers)),
-            complaints: limits.complaints,
+            warned: Arc::new(Mutex::new(warned)),
+            warnings: limits.warnings,
         })
     }
 
@@ -65,7 +65,7 @@ impl Log {
     /// in every case, a panic included, each `New connection` line has its `disconnected` line.
     #[must_use]
     pub fn announce<'a>(&'a self, name: &'a str) -> Announced<'a> {
-        self.say(format_args!("New connection from {name}"));
+        self.print(format_args!("New connection from {name}"));
         Announced { name, log: self }
     }
 
@@ -76,7 +76,7 @@ impl Log {
         std::panic::set_hook(Box::new(move |panic| {
             let what = panic.payload_as_str().unwrap_or("no message");
             let place = panic.location().map(ToString::to_string);
-            log.complain(format_args!(
+            log.warn(format_args!(
                 "a fault of this server, please report it: {what} ({})",
                 place.unwrap_or_default()
             ));
@@ -84,39 +84,36 @@ impl Log {
     }
 
     /// One line on standard output.
-    pub fn say(&self, line: Arguments<'_>) {
+    pub fn print(&self, line: Arguments<'_>) {
         self.out.push(format!("{line}\n").into_bytes(), 1);
     }
 
     /// Whole lines on standard output, `count` of them.
-    pub fn say_all(&self, lines: Vec<u8>, count: u64) {
+    pub fn print_lines(&self, lines: Vec<u8>, count: u64) {
         self.out.push(lines, count);
     }
 
     /// One line on standard error, for the operator.
-    pub fn complain(&self, line: Arguments<'_>) {
-        self.err.complain(line);
+    pub fn warn(&self, line: Arguments<'_>) {
+        self.err.warn(line);
     }
 
     /// One line on standard error about a stranger, unless there were many this second: those are
     /// counted, and said with the next.
-    pub fn complain_of(&self, line: Arguments<'_>) {
+    pub fn warn_of_stranger(&self, line: Arguments<'_>) {
         // A panic while holding this lock leaves nothing half done.
-        let mut strangers = self
-            .strangers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if strangers.since.elapsed() >= Duration::from_secs(1) {
-            (strangers.since, strangers.told) = (Instant::now(), 0);
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.since.elapsed() >= Duration::from_secs(1) {
+            (warned.since, warned.written) = (Instant::now(), 0);
         }
-        if strangers.told >= self.complaints {
-            strangers.untold += 1;
+        if warned.written >= self.warnings {
+            warned.suppressed += 1;
             return;
         }
-        strangers.told += 1;
-        match std::mem::take(&mut strangers.untold) {
-            0 => self.complain(line),
-            more => self.complain(format_args!("{line} ({more} more before)")),
+        warned.written += 1;
+        match std::mem::take(&mut warned.suppressed) {
+            0 => self.warn(line),
+            more => self.warn(format_args!("{line} ({more} more before)")),
         }
     }
 
@@ -142,7 +139,7 @@ pub struct Announced<'a> {
 impl Drop for Announced<'_> {
     fn drop(&mut self) {
         self.log
-            .say(format_args!("Client {} disconnected", self.name));
+            .print(format_args!("Client {} disconnected", self.name));
     }
 }
 
@@ -208,7 +205,7 @@ impl Queue {
         let _ = self.entries.send(Entry::Lines(lines));
     }
 
-    fn complain(&self, line: Arguments<'_>) {
+    fn warn(&self, line: Arguments<'_>) {
         self.push(format!("server: {line}\n").into_bytes(), 1);
     }
 }
@@ -250,14 +247,14 @@ impl Output {
             }
             match self.waiting.dropped.swap(0, Relaxed) {
                 0 => {}
-                dropped => self.complain(format_args!("{dropped} log lines dropped")),
+                dropped => self.warn(format_args!("{dropped} log lines dropped")),
             }
             if let Err(error) = self.write(&text) {
                 return match error.kind() {
                     ErrorKind::BrokenPipe => {
-                        self.complain(format_args!("standard output is closed: the log ends here"));
+                        self.warn(format_args!("standard output is closed: the log ends here"));
                     }
-                    _ => self.complain(format_args!("the log ends here: {}", describe(&error))),
+                    _ => self.warn(format_args!("the log ends here: {}", describe(&error))),
                 };
             }
         }
@@ -273,7 +270,7 @@ impl Output {
                 Ok(n) => {
                     text = &text[n..];
                     if std::mem::take(&mut failing) {
-                        self.complain(format_args!("the log goes on"));
+                        self.warn(format_args!("the log goes on"));
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -281,7 +278,7 @@ impl Output {
                 Err(error) => {
                     if !std::mem::replace(&mut failing, true) {
                         let why = describe(&error);
-                        self.complain(format_args!(
+                        self.warn(format_args!(
                             "cannot write the log to standard output: {why} (trying again)"
                         ));
                     }
@@ -292,9 +289,9 @@ impl Output {
         Ok(())
     }
 
-    fn complain(&self, line: Arguments<'_>) {
+    fn warn(&self, line: Arguments<'_>) {
         if let Some(trouble) = &self.trouble {
-            trouble.complain(line);
+            trouble.warn(line);
         }
     }
 }
