@@ -4,10 +4,11 @@ use std::io::{self, IsTerminal};
 
 use tokio::sync::mpsc::Receiver;
 
+use crate::client::event::Event;
 use crate::client::format::Format;
 use crate::client::limits::Limits;
-use crate::client::pipe::{self, Output};
-use crate::client::terminal::{Terminal, Typed};
+use crate::client::pipe::{self, Output, Pipe};
+use crate::client::terminal::{Colours, Terminal};
 use crate::protocol::line;
 
 const PROMPT: &str = "> ";
@@ -18,7 +19,7 @@ pub struct Console {
     /// Standard error: what is about the chat.
     notes: Output,
     format: Format,
-    /// Bytes that may wait for a slow reader.
+    /// Bytes of notes that may wait for a slow reader.
     most: usize,
 }
 
@@ -26,29 +27,7 @@ enum Ends {
     /// A keyboard and a screen.
     Terminal(Box<Terminal>),
     /// Standard input and standard output.
-    Pipe {
-        input: Receiver<Event>,
-        /// Nothing more will come.
-        ended: bool,
-        output: Output,
-    },
-}
-
-/// What happened at one of the ends.
-#[derive(Debug)]
-pub enum Event {
-    /// A line to be sent.
-    Line(String),
-    /// Something that cannot be sent, and why.
-    Unfit(String),
-    /// The input has ended. Said once.
-    End,
-    /// A person wants to leave.
-    Leave,
-    /// What was shown is on its way: there is room again.
-    Shown,
-    /// Nothing can be shown any more, and why. Said once.
-    OutputEnded(io::Error),
+    Pipe(Pipe),
 }
 
 impl Console {
@@ -62,18 +41,14 @@ impl Console {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         let screen = io::stdout().is_terminal() && !dumb && !format.json;
         let person = io::stdin().is_terminal();
-        format.colours = screen && !set("NO_COLOR");
-        if !(screen && person) {
+        format.colours = (screen && !set("NO_COLOR")).then(Colours::default);
+        let ends = if screen && person {
+            Ends::Terminal(Box::new(Terminal::open(PROMPT, limits.message)?))
+        } else {
             let (input, output) = (pipe::input(limits, person), Output::to(io::stdout()));
-            let notes = Output::to(io::stderr());
-            return Ok(Self::pipe(input, output, notes, format, limits));
-        }
-        Ok(Self {
-            ends: Ends::Terminal(Box::new(Terminal::open(PROMPT, limits.message)?)),
-            notes: Output::to(io::stderr()),
-            format,
-            most: limits.gather,
-        })
+            Ends::Pipe(Pipe::new(input, output))
+        };
+        Ok(Self::new(ends, Output::to(io::stderr()), format, limits))
     }
 
     /// A pipe with these three ends.
@@ -85,16 +60,17 @@ impl Console {
         format: Format,
         limits: &Limits,
     ) -> Self {
-        let ended = false;
+        let ends = Ends::Pipe(Pipe::new(input, output));
+        Self::new(ends, notes, format, limits)
+    }
+
+    fn new(ends: Ends, notes: Output, format: Format, limits: &Limits) -> Self {
+        let most = limits.gather;
         Self {
-            ends: Ends::Pipe {
-                input,
-                ended,
-                output,
-            },
+            ends,
             notes,
             format,
-            most: limits.gather,
+            most,
         }
     }
 
@@ -109,37 +85,16 @@ impl Console {
     pub fn waiting(&self) -> usize {
         match &self.ends {
             Ends::Terminal(terminal) => terminal.waiting(),
-            Ends::Pipe { output, .. } => output.waiting(),
+            Ends::Pipe(pipe) => pipe.output.waiting(),
         }
     }
 
-    /// Whether more may be shown, or what was shown waits for its reader.
-    #[must_use]
-    pub fn has_room(&self) -> bool {
-        self.waiting() < self.most
-    }
-
-    /// Shows a line of the chat, which has been made safe. [`Console::flush`] after the last.
+    /// Shows a line of the chat, which has been made safe. [`Console::next`] brings it on its way.
     pub fn show(&mut self, line: &str) {
         let line = self.format.line(line);
         match &mut self.ends {
             Ends::Terminal(terminal) => terminal.print(&line),
-            Ends::Pipe { output, .. } => output.push(&line),
-        }
-    }
-
-    /// Keeps a typed line visible; a pipe has no use for that.
-    pub fn show_own(&mut self, line: &str) {
-        if let Ends::Terminal(terminal) = &mut self.ends {
-            terminal.print(&self.format.own(PROMPT, &line::clean(line)));
-        }
-    }
-
-    /// Lets what was shown be seen. A pipe's part is done by [`Console::next`].
-    pub fn flush(&mut self) {
-        if let Ends::Terminal(terminal) = &mut self.ends {
-            // A terminal that is gone says so at the next key.
-            let _ = terminal.flush();
+            Ends::Pipe(pipe) => pipe.output.push(&line),
         }
     }
 
@@ -148,10 +103,7 @@ impl Console {
     pub fn note(&mut self, line: &str) {
         let line = format!("client: {line}");
         match &mut self.ends {
-            Ends::Terminal(terminal) if io::stderr().is_terminal() => {
-                terminal.print(&line);
-                let _ = terminal.flush();
-            }
+            Ends::Terminal(terminal) if io::stderr().is_terminal() => terminal.print(&line),
             _ if self.notes.waiting() < self.most => self.notes.push(&line),
             _ => {}
         }
@@ -161,8 +113,21 @@ impl Console {
     pub async fn next(&mut self, reading: bool) -> Event {
         // Each line that is read may be worth a note.
         let reading = reading && self.notes.waiting() < self.most;
+        let ends = async {
+            match &mut self.ends {
+                Ends::Terminal(terminal) => {
+                    let event = terminal.next().await;
+                    // The typed line is erased; it stays visible as one of the chat.
+                    if let Event::Line(line) = &event {
+                        terminal.print(&self.format.own(PROMPT, &line::clean(line)));
+                    }
+                    event
+                }
+                Ends::Pipe(pipe) => pipe.next(reading).await,
+            }
+        };
         tokio::select! {
-            event = self.ends.next(reading) => event,
+            event = ends => event,
             // That standard error is gone is no reason to leave, and nobody could be told.
             _ = self.notes.write() => Event::Shown,
         }
@@ -171,11 +136,7 @@ impl Console {
     /// A line of a pipe that is there already, or its end.
     pub fn ready(&mut self) -> Option<Event> {
         match &mut self.ends {
-            Ends::Pipe { input, ended, .. } if !*ended && self.notes.waiting() < self.most => {
-                let event = input.try_recv().ok()?;
-                *ended = matches!(event, Event::End);
-                Some(event)
-            }
+            Ends::Pipe(pipe) if self.notes.waiting() < self.most => pipe.ready(),
             _ => None,
         }
     }
@@ -188,7 +149,7 @@ impl Console {
     pub async fn finish(&mut self) -> io::Result<()> {
         match &mut self.ends {
             Ends::Terminal(terminal) => terminal.finish().await,
-            Ends::Pipe { output, .. } => output.finish().await,
+            Ends::Pipe(pipe) => pipe.output.finish().await,
         }
     }
 
@@ -196,34 +157,5 @@ impl Console {
     #[must_use]
     pub fn close(self) -> Output {
         self.notes
-    }
-}
-
-impl Ends {
-    async fn next(&mut self, reading: bool) -> Event {
-        match self {
-            Self::Terminal(terminal) => loop {
-                match terminal.next().await {
-                    // A bare Enter says nothing.
-                    Ok(Typed::Line(line)) if line.is_empty() => {}
-                    Ok(Typed::Line(line)) => return Event::Line(line),
-                    Ok(Typed::Shown) => return Event::Shown,
-                    // An error is a terminal that is gone.
-                    Ok(Typed::Leave) | Err(_) => return Event::Leave,
-                }
-            },
-            Self::Pipe {
-                input,
-                ended,
-                output,
-            } => tokio::select! {
-                event = input.recv(), if reading && !*ended => {
-                    let event = event.unwrap_or(Event::End);
-                    *ended = matches!(event, Event::End);
-                    event
-                }
-                written = output.write() => written.map_or_else(Event::OutputEnded, |()| Event::Shown),
-            },
-        }
     }
 }

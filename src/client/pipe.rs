@@ -9,9 +9,56 @@ use std::io::{self, BufRead, Read, Write};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 
-use crate::client::console::Event;
+use crate::client::event::Event;
 use crate::client::limits::Limits;
 use crate::os;
+
+/// The two ends of a client that no person sits at.
+#[derive(Debug)]
+pub struct Pipe {
+    input: Receiver<Event>,
+    /// The input has ended.
+    ended: bool,
+    /// Where the chat is shown.
+    pub output: Output,
+}
+
+impl Pipe {
+    /// What [`input`] returns, and an output.
+    #[must_use]
+    pub fn new(input: Receiver<Event>, output: Output) -> Self {
+        let ended = false;
+        Self {
+            input,
+            ended,
+            output,
+        }
+    }
+
+    /// What happens next; the input is read only while `reading`. May be cancelled.
+    pub async fn next(&mut self, reading: bool) -> Event {
+        tokio::select! {
+            event = self.input.recv(), if reading && !self.ended => {
+                self.told(event.unwrap_or(Event::End))
+            }
+            written = self.output.write() => written.map_or_else(Event::OutputEnded, |()| Event::Shown),
+        }
+    }
+
+    /// What the input has brought already.
+    pub fn ready(&mut self) -> Option<Event> {
+        if self.ended {
+            return None;
+        }
+        let event = self.input.try_recv().ok()?;
+        Some(self.told(event))
+    }
+
+    fn told(&mut self, event: Event) -> Event {
+        self.ended = matches!(event, Event::End);
+        event
+    }
+}
 
 /// Lines from standard input as they come: [`Event::Line`], [`Event::Unfit`], at last
 /// [`Event::End`]. The queue is bounded: a pipe that is faster than the chat is slowed down. A

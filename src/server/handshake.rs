@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_websockets::{Limits as WsLimits, ServerBuilder};
 
 use crate::protocol::close;
-use crate::protocol::head::{self, Fields, NoHead};
+use crate::protocol::head::{self, Fields, HeadError};
 use crate::protocol::line;
 use crate::server::connection::Connection;
 use crate::server::limits::Limits;
@@ -94,9 +94,11 @@ where
     let head = head::read(stream, limit, plausible)
         .await
         .map_err(|none| match none {
-            NoHead::TooLong => refuse(TOO_LARGE, "the request is longer than 8 KiB"),
-            NoHead::NotHttp => refuse(StatusCode::BAD_REQUEST, "this is not an HTTP/1.1 request"),
-            NoHead::Left | NoHead::Io(_) => Refusal::Left,
+            HeadError::TooLong => refuse(TOO_LARGE, "the request is longer than 8 KiB"),
+            HeadError::NotHttp => {
+                refuse(StatusCode::BAD_REQUEST, "this is not an HTTP/1.1 request")
+            }
+            HeadError::Left | HeadError::Io(_) => Refusal::Left,
         })?;
     if rules.full {
         return Err(refuse(

@@ -34,6 +34,8 @@ use tokio::{
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
+use crate::client::event::Event;
+
 use super::{
     editor::{Edit, Editor, Layout, layout},
     keys::Decoder,
@@ -56,17 +58,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Bytes that may wait for a screen that stands still; what is printed beyond
 /// them is lost.
 const QUEUED_BYTES: usize = 2 * 1024 * 1024;
-
-/// What [`Terminal::next`] tells.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Typed {
-    /// A person finished this line.
-    Line(String),
-    /// A person asked to leave, or the terminal is gone.
-    Leave,
-    /// Nothing was typed, but a screen that stood still has shown all that waited.
-    Shown,
-}
 
 /// The terminal that is open, if one is. There is one for a process, and a
 /// panic must find it.
@@ -246,27 +237,29 @@ impl Terminal {
         Ok(terminal)
     }
 
-    /// Waits for the next finished line, and meanwhile edits and draws. The
-    /// line is erased from the screen at the next drawing.
+    /// Waits for the next finished line ([`Event::Line`], never an empty one: a bare Enter says
+    /// nothing), and meanwhile edits and draws. The line is erased from the screen at the next
+    /// drawing. [`Event::Shown`] when all that was printed is drawn; [`Event::Leave`] when a
+    /// person asks to leave, or the terminal cannot be read or written any more.
     ///
     /// Cancel safe: nothing typed is lost.
-    ///
-    /// # Errors
-    ///
-    /// The terminal cannot be read or written any more.
-    pub async fn next(&mut self) -> io::Result<Typed> {
+    pub async fn next(&mut self) -> Event {
+        self.wait().await.unwrap_or(Event::Leave)
+    }
+
+    async fn wait(&mut self) -> io::Result<Event> {
         loop {
-            if let Some(typed) = self.edit()? {
-                return Ok(typed);
+            if let Some(event) = self.edit()? {
+                return Ok(event);
             }
             let waited = self.waiting() > 0;
             self.refresh()?;
             if waited && self.waiting() == 0 {
-                return Ok(Typed::Shown);
+                return Ok(Event::Shown);
             }
             let blocked = match open_terminal().as_ref() {
                 Some(open) => !open.unwritten.is_empty(),
-                None => return Ok(Typed::Leave),
+                None => return Ok(Event::Leave),
             };
             let settled = self.settled.unwrap_or_else(Instant::now);
             select! {
@@ -274,7 +267,7 @@ impl Terminal {
                 biased;
                 read = read(&self.keyboard, &mut self.unread) => {
                     if read? == 0 {
-                        return Ok(Typed::Leave);
+                        return Ok(Event::Leave);
                     }
                     self.heard = Instant::now();
                 }
@@ -294,13 +287,15 @@ impl Terminal {
         }
     }
 
-    /// Queues a line to be shown above the typed one. It may contain colours
+    /// Queues a line to be shown above the typed one; [`Terminal::next`] draws it, while the window
+    /// is being resized a moment later. It may contain colours
     /// (SGR sequences); everything else a terminal would obey must have been
     /// escaped.
     pub fn print(&mut self, line: &str) {
         if self.queued_bytes < QUEUED_BYTES {
             self.queued_bytes += line.len() + size_of::<String>();
             self.queued.push(line.to_owned());
+            self.stale = true;
         }
     }
 
@@ -308,17 +303,6 @@ impl Terminal {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.queued_bytes
-    }
-
-    /// Shows the queued lines, and the typed one below them; while the window
-    /// is being resized, a moment later.
-    ///
-    /// # Errors
-    ///
-    /// The terminal cannot be written.
-    pub fn flush(&mut self) -> io::Result<()> {
-        self.stale = true;
-        self.refresh()
     }
 
     /// Shows the queued lines and leaves the text that was being typed in sight, as if it had
@@ -347,7 +331,7 @@ impl Terminal {
     }
 
     /// Feeds the editor until a line is finished or nothing is left to feed.
-    fn edit(&mut self) -> io::Result<Option<Typed>> {
+    fn edit(&mut self) -> io::Result<Option<Event>> {
         while let Some(byte) = self.unread.pop_front() {
             let Some(key) = self.decoder.feed(byte) else {
                 continue;
@@ -355,13 +339,14 @@ impl Terminal {
             match self.editor.key(key) {
                 Edit::Nothing => {}
                 Edit::Changed => self.stale = true,
+                Edit::Line(line) if line.is_empty() => {}
                 Edit::Line(line) => {
                     self.stale = true;
-                    return Ok(Some(Typed::Line(line)));
+                    return Ok(Some(Event::Line(line)));
                 }
                 Edit::Leave => {
                     self.unread.clear();
-                    return Ok(Some(Typed::Leave));
+                    return Ok(Some(Event::Leave));
                 }
                 Edit::Suspend => self.suspend()?,
                 Edit::Clear => self.clear(),
@@ -467,10 +452,11 @@ impl Terminal {
     }
 }
 
-/// Erases the typed line, and leaves the terminal as `open` found it, with the
-/// cursor at the start of an empty row.
+/// Shows what is queued, erases the typed line, and leaves the terminal as `open` found it, with
+/// the cursor at the start of an empty row.
 impl Drop for Terminal {
     fn drop(&mut self) {
+        let _ = self.draw();
         if let Some(mut open) = open_terminal().take() {
             // Nobody is left to hear of an error, and a terminal that is gone is one.
             let _ = open.leave();
