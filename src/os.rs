@@ -7,7 +7,7 @@ use std::task::Poll;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Signals that no longer end the program by themselves.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Stop(Vec<Signal>);
 
 impl Stop {

@@ -13,10 +13,8 @@ use chat_pair::client::connect::Opened;
 use chat_pair::client::connection::{Connection, ConnectionEnd};
 use chat_pair::client::console::Console;
 use chat_pair::client::event::Event;
-use chat_pair::client::format::Format;
 use chat_pair::client::limits::Limits;
 use chat_pair::client::pipe::Output;
-use chat_pair::os::Stop;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncWrite, DuplexStream, duplex};
 use tokio::sync::{mpsc, oneshot};
@@ -39,21 +37,15 @@ fn chat(wait: Duration) -> (Chat, Person) {
     let (break_output, broken) = oneshot::channel();
     let (notes, unread) = mpsc::channel(1);
     let (keep, never) = oneshot::channel();
-    let console = Console::pipe(
-        events,
-        Output::over(pieces, broken),
-        Output::over(notes, never),
-        Format::default(),
-        &limits,
-    );
-    let stop = Stop::listen(&[]).unwrap();
+    let ends = (Output::over(pieces, broken), Output::over(notes, never));
+    let console = Console::pipes(events, ends.0, ends.1, &limits);
     let person = Person {
         input,
         output,
         break_output,
         _notes: (unread, keep),
     };
-    (Chat::new(console, stop, limits, wait), person)
+    (Chat::new(console, limits, wait), person)
 }
 
 type Server = WebSocketStream<DuplexStream>;

@@ -61,8 +61,8 @@ fn open(flags: &Flags) -> io::Result<Chat> {
         SignalKind::hangup(),
     ];
     let stop = Stop::listen(&stop)?;
-    let console = Console::open(format, &limits)?;
-    Ok(Chat::new(console, stop, limits, flags.wait))
+    let console = Console::open(format, stop, &limits)?;
+    Ok(Chat::new(console, limits, flags.wait))
 }
 
 /// Connects and talks, again and again if so asked, until somebody leaves.

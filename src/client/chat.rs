@@ -7,13 +7,13 @@ use std::ops::ControlFlow;
 use std::pin::pin;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::client::console::Console;
 use crate::client::event::Event;
 use crate::client::limits::Limits;
 use crate::client::outbox::Outbox;
-use crate::os::{Stop, plain};
+use crate::os::plain;
 use crate::protocol::line;
 
 /// The client, whether it is connected or not.
@@ -22,8 +22,6 @@ pub struct Chat {
     pub console: Console,
     /// Lines that the server is not known to have.
     pub outbox: Outbox,
-    /// Signals that ask to leave.
-    pub stop: Stop,
     /// Every number.
     pub limits: Limits,
     /// Whether there is a connection.
@@ -57,11 +55,10 @@ pub const UNCONFIRMED: &str = "the server did not confirm that it took everythin
 impl Chat {
     /// Nothing typed, nothing received. `wait` is how long to listen after the end of the input.
     #[must_use]
-    pub fn new(console: Console, stop: Stop, limits: Limits, wait: Duration) -> Self {
+    pub fn new(console: Console, limits: Limits, wait: Duration) -> Self {
         Self {
             console,
             outbox: Outbox::default(),
-            stop,
             limits,
             connected: false,
             wait,
@@ -82,7 +79,6 @@ impl Chat {
                 event = self.console.next(false) => if self.take(event).is_break() {
                     return None;
                 },
-                () = self.stop.asked() => return None,
             }
         }
     }
@@ -188,34 +184,22 @@ impl Chat {
     /// It was not a normal end: the program fails.
     pub async fn close(mut self, end: ChatEnd) -> Result<(), ()> {
         self.name_unsent(&end);
-        let mut leaving = end == ChatEnd::Left;
-        let moment = self.limits.last_words;
         // In a pipe, why it failed need not wait for the reader of what was received.
-        let mut told = false;
-        if let ChatEnd::Failed(why) = &end
-            && !self.console.is_terminal()
-        {
-            self.console.note(why);
-            told = true;
-        }
-        let shown = self.console.finish();
-        if let Some(Err(error)) = patiently(&mut self.stop, &mut leaving, moment, shown).await {
+        let at_once = matches!(end, ChatEnd::Failed(_)) && !self.console.is_terminal();
+        if !at_once && let Err(error) = self.console.finish().await {
             let _ = self.take(Event::OutputEnded(error));
         }
-        let outcome = self.outcome(&end);
-        if !told {
-            let (Ok(last) | Err(last)) = &outcome;
-            self.console.note(last);
-        }
-        let mut notes = self.console.close();
-        patiently(&mut self.stop, &mut leaving, moment, notes.finish()).await;
+        let outcome = self.outcome(end);
+        let (Ok(last) | Err(last)) = &outcome;
+        self.console.note(last);
+        self.console.close().await;
         outcome.map(drop).map_err(drop)
     }
 
     /// The last line about the chat: it went well, or what did not.
-    fn outcome(&self, end: &ChatEnd) -> Result<String, String> {
+    fn outcome(&self, end: ChatEnd) -> Result<String, String> {
         match (end, &self.output_error) {
-            (ChatEnd::Failed(why), _) => Err(why.clone()),
+            (ChatEnd::Failed(why), _) => Err(why),
             (_, Some(error)) => Err(format!("cannot write standard output: {}", plain(error))),
             _ if self.unsent == 1 => Err("1 line was not sent".to_owned()),
             _ if self.unsent > 1 => Err(format!("{} lines were not sent", self.unsent)),
@@ -225,26 +209,6 @@ impl Chat {
                 Ok("left the chat: the server has taken all of the input".to_owned())
             }
         }
-    }
-}
-
-/// Waits for a reader; but whoever wants to leave waits only a moment for one that stopped.
-async fn patiently<F: Future>(
-    stop: &mut Stop,
-    leaving: &mut bool,
-    moment: Duration,
-    reader: F,
-) -> Option<F::Output> {
-    let enough = async {
-        if !*leaving {
-            stop.asked().await;
-            *leaving = true;
-        }
-        sleep(moment).await;
-    };
-    tokio::select! {
-        done = reader => Some(done),
-        () = enough => None,
     }
 }
 

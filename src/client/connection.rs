@@ -6,7 +6,7 @@
 //! after a failed write the library still reads: the server's Close, which says why, may be there.
 
 use std::fmt;
-use std::io::{self, Cursor};
+use std::io::Cursor;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, SinkExt, StreamExt};
@@ -134,20 +134,23 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
             let reading = self.reads_input();
             let listening = self.listens(self.most_to_show());
             let deadline = self.deadline();
-            let Chat { console, stop, .. } = &mut *self.chat;
             let end = tokio::select! {
                 // A line was typed.
-                event = console.next(reading) => self.typed(event),
+                event = self.chat.console.next(reading) => self.typed(event),
                 // A frame arrived.
                 received = self.codec.next(), if listening => self.received(received).await,
                 // The socket has taken some of what is encoded.
                 written = self.socket.write_buf(&mut self.unwritten),
-                    if !self.unwritten.is_empty() => self.written(&written),
+                    if !self.unwritten.is_empty() => {
+                        self.broken |= !matches!(written, Ok(1..));
+                        None
+                    }
                 // Nobody has heard from the server for a while.
                 () = sleep_until(self.keepalive.due()) => self.alarm().await,
                 // The time to leave has come, or our Close was not answered.
-                () = at(deadline) => self.late(),
-                () = stop.asked() => self.leave(true),
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    self.late()
+                }
             };
             if let Some(end) = end {
                 return end;
@@ -155,7 +158,7 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
         }
     }
 
-    /// Encodes lines that wait, as long as not much is unwritten.
+    /// Encodes lines that wait, as long as not much is unwritten, and all that is queued.
     fn send_lines(&mut self) {
         if self.goodbye.is_none() && !self.broken {
             let room = self.chat.limits.batch.saturating_sub(self.unwritten.len());
@@ -163,32 +166,25 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
                 self.send(message);
             }
         }
-    }
-
-    /// Encodes a message behind what is unwritten.
-    fn send(&mut self, message: Message) {
-        // An error means that a Close was sent already, and nothing may come behind it.
-        let _ = self.codec.start_send_unpin(message);
         self.encode();
     }
 
-    /// Takes over what the library has queued: messages, and its answers to pings and to a Close.
+    /// Queues a message to be encoded.
+    fn send(&mut self, message: Message) {
+        // An error means that a Close was sent already, and nothing may come behind it.
+        let _ = self.codec.start_send_unpin(message);
+    }
+
+    /// Encodes what is queued: messages, and the library's answers to pings and to a Close.
     fn encode(&mut self) {
         // Writing into memory is done at once and does not fail.
         let _ = self.codec.flush().now_or_never();
         let encoded = self.codec.get_mut().writer_mut();
-        if !self.broken {
-            self.unwritten.extend_from_slice(encoded);
-        }
+        self.unwritten.extend_from_slice(encoded);
         encoded.clear();
-    }
-
-    fn written(&mut self, written: &io::Result<usize>) -> Option<ConnectionEnd> {
-        if !matches!(written, Ok(1..)) {
-            self.broken = true;
+        if self.broken {
             self.unwritten.clear();
         }
-        None
     }
 
     /// Whether more input is taken. After our Close nothing can be sent.
@@ -266,13 +262,12 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
     }
 
     async fn alarm(&mut self) -> Option<ConnectionEnd> {
-        match self.keepalive.alarm() {
-            Alarm::Early => return None,
-            Alarm::Ask => {
-                self.send(Message::ping(""));
-                return None;
-            }
-            Alarm::Dead => {}
+        let alarm = self.keepalive.alarm();
+        if alarm == Alarm::Ask {
+            self.send(Message::ping(""));
+        }
+        if alarm != Alarm::Dead {
+            return None;
         }
         // After this program was stopped for a while, the answer may be there already. A task
         // that ran for long is told that nothing is ready, so others run first.
@@ -287,6 +282,7 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
 
     /// What is there to be read already, if anything may be read.
     fn ready(&mut self, most_to_show: usize) -> Option<Received> {
+        self.encode();
         let listens = self.listens(most_to_show);
         listens.then(|| self.codec.next().now_or_never()).flatten()
     }
@@ -309,7 +305,6 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
     }
 
     fn hear(&mut self, received: Received) -> Option<ConnectionEnd> {
-        self.encode();
         let fault = match received {
             Some(Ok(message)) => return self.take(&message),
             Some(Err(error)) if self.goodbye.is_none() => close::fault(&error),
@@ -363,6 +358,7 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
 
     /// Writes what is left, ends our half of the stream, and reads to the end of the server's.
     async fn finish(&mut self) {
+        self.encode();
         let goodbye = async {
             let written = self.socket.write_all_buf(&mut self.unwritten).await;
             if written.is_ok() {
@@ -371,13 +367,5 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
             }
         };
         let _ = timeout(self.chat.limits.close, goodbye).await;
-    }
-}
-
-/// Waits until then, or for ever.
-async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }

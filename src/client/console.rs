@@ -3,12 +3,14 @@
 use std::io::{self, IsTerminal};
 
 use tokio::sync::mpsc::Receiver;
+use tokio::time::sleep;
 
 use crate::client::event::Event;
 use crate::client::format::Format;
 use crate::client::limits::Limits;
-use crate::client::pipe::{self, Output, Pipe};
+use crate::client::pipe::{self, Output};
 use crate::client::terminal::{Colours, Terminal};
+use crate::os::Stop;
 use crate::protocol::line;
 
 const PROMPT: &str = "> ";
@@ -19,24 +21,27 @@ pub struct Console {
     /// Standard error: what is about the chat.
     notes: Output,
     format: Format,
-    /// Bytes of notes that may wait for a slow reader.
-    most: usize,
+    stop: Stop,
+    /// Somebody wants to leave, or nobody reads.
+    leaving: bool,
+    limits: Limits,
 }
 
 enum Ends {
     /// A keyboard and a screen.
     Terminal(Box<Terminal>),
     /// Standard input and standard output.
-    Pipe(Pipe),
+    Pipe(Receiver<Event>, Output),
 }
 
 impl Console {
     /// A terminal when a person sits at both ends of one that can move its cursor, else a pipe.
+    /// Signals that `stop` takes over are wishes to leave.
     ///
     /// # Errors
     ///
     /// The terminal does not let itself be used as one.
-    pub fn open(mut format: Format, limits: &Limits) -> io::Result<Self> {
+    pub fn open(mut format: Format, stop: Stop, limits: &Limits) -> io::Result<Self> {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         let screen = io::stdout().is_terminal() && !dumb && !format.json;
@@ -45,32 +50,27 @@ impl Console {
         let ends = if screen && person {
             Ends::Terminal(Box::new(Terminal::open(PROMPT, limits.message)?))
         } else {
-            let (input, output) = (pipe::input(limits, person), Output::to(io::stdout()));
-            Ends::Pipe(Pipe::new(input, output))
+            Ends::Pipe(pipe::input(limits, person), Output::to(io::stdout()))
         };
-        Ok(Self::new(ends, Output::to(io::stderr()), format, limits))
+        let notes = Output::to(io::stderr());
+        Ok(Self::new(ends, notes, format, stop, limits))
     }
 
-    /// A pipe with these three ends.
+    /// Pipes: what is typed, the chat, and what is about the chat.
     #[must_use]
-    pub fn pipe(
-        input: Receiver<Event>,
-        output: Output,
-        notes: Output,
-        format: Format,
-        limits: &Limits,
-    ) -> Self {
-        let ends = Ends::Pipe(Pipe::new(input, output));
-        Self::new(ends, notes, format, limits)
+    pub fn pipes(input: Receiver<Event>, output: Output, notes: Output, limits: &Limits) -> Self {
+        let ends = Ends::Pipe(input, output);
+        Self::new(ends, notes, Format::default(), Stop::default(), limits)
     }
 
-    fn new(ends: Ends, notes: Output, format: Format, limits: &Limits) -> Self {
-        let most = limits.gather;
+    fn new(ends: Ends, notes: Output, format: Format, stop: Stop, limits: &Limits) -> Self {
         Self {
             ends,
             notes,
             format,
-            most,
+            stop,
+            leaving: false,
+            limits: limits.clone(),
         }
     }
 
@@ -85,7 +85,7 @@ impl Console {
     pub fn waiting(&self) -> usize {
         match &self.ends {
             Ends::Terminal(terminal) => terminal.waiting(),
-            Ends::Pipe(pipe) => pipe.output.waiting(),
+            Ends::Pipe(_, output) => output.waiting(),
         }
     }
 
@@ -94,7 +94,7 @@ impl Console {
         let line = self.format.line(line);
         match &mut self.ends {
             Ends::Terminal(terminal) => terminal.print(&line),
-            Ends::Pipe(pipe) => pipe.output.push(&line),
+            Ends::Pipe(_, output) => output.push(&line),
         }
     }
 
@@ -104,7 +104,7 @@ impl Console {
         let line = format!("client: {line}");
         match &mut self.ends {
             Ends::Terminal(terminal) if io::stderr().is_terminal() => terminal.print(&line),
-            _ if self.notes.waiting() < self.most => self.notes.push(&line),
+            _ if self.notes.waiting() < self.limits.gather => self.notes.push(&line),
             _ => {}
         }
     }
@@ -112,50 +112,81 @@ impl Console {
     /// What happens next; a pipe is read only while `reading`. May be cancelled.
     pub async fn next(&mut self, reading: bool) -> Event {
         // Each line that is read may be worth a note.
-        let reading = reading && self.notes.waiting() < self.most;
-        let ends = async {
-            match &mut self.ends {
-                Ends::Terminal(terminal) => {
-                    let event = terminal.next().await;
-                    // The typed line is erased; it stays visible as one of the chat.
-                    if let Event::Line(line) = &event {
-                        terminal.print(&self.format.own(PROMPT, &line::clean(line)));
-                    }
-                    event
-                }
-                Ends::Pipe(pipe) => pipe.next(reading).await,
-            }
-        };
-        tokio::select! {
-            event = ends => event,
+        let reading = reading && self.notes.waiting() < self.limits.gather;
+        let event = tokio::select! {
+            event = self.ends.next(reading) => event,
             // That standard error is gone is no reason to leave, and nobody could be told.
             _ = self.notes.write() => Event::Shown,
+            () = self.stop.asked() => Event::Leave,
+        };
+        match (&event, &mut self.ends) {
+            // The screen does not show it any more as what is being typed.
+            (Event::Line(line), Ends::Terminal(terminal)) => {
+                terminal.print(&self.format.own(PROMPT, &line::clean(line)));
+            }
+            (Event::Leave | Event::OutputEnded(_), _) => self.leaving = true,
+            _ => {}
         }
+        event
     }
 
-    /// A line of a pipe that is there already, or its end.
+    /// What a pipe has brought already.
     pub fn ready(&mut self) -> Option<Event> {
         match &mut self.ends {
-            Ends::Pipe(pipe) if self.notes.waiting() < self.most => pipe.ready(),
+            Ends::Pipe(input, _) if self.notes.waiting() < self.limits.gather => {
+                input.try_recv().ok()
+            }
             _ => None,
         }
     }
 
-    /// Waits until all that was shown has been taken by its reader. May be cancelled.
+    /// Waits until all that was shown has been taken by its reader; when somebody wants to leave
+    /// and the reader has stopped, only a moment.
     ///
     /// # Errors
     ///
     /// It could not be written, and why.
     pub async fn finish(&mut self) -> io::Result<()> {
-        match &mut self.ends {
-            Ends::Terminal(terminal) => terminal.finish().await,
-            Ends::Pipe(pipe) => pipe.output.finish().await,
+        tokio::select! {
+            finished = self.ends.finish() => finished,
+            () = enough(&mut self.stop, &mut self.leaving, &self.limits) => Ok(()),
         }
     }
 
-    /// Gives the terminal back; what is still to be said goes to standard error.
-    #[must_use]
-    pub fn close(self) -> Output {
-        self.notes
+    /// Waits like [`Console::finish`], also for the reader of the notes, and gives the terminal
+    /// back.
+    pub async fn close(mut self) {
+        tokio::select! {
+            _ = async { tokio::join!(self.ends.finish(), self.notes.finish()) } => {}
+            () = enough(&mut self.stop, &mut self.leaving, &self.limits) => {}
+        }
     }
+}
+
+impl Ends {
+    async fn next(&mut self, reading: bool) -> Event {
+        match self {
+            Self::Terminal(terminal) => terminal.next().await,
+            Self::Pipe(input, output) => tokio::select! {
+                Some(event) = input.recv(), if reading => event,
+                written = output.write() => written.map_or_else(Event::OutputEnded, |()| Event::Shown),
+            },
+        }
+    }
+
+    async fn finish(&mut self) -> io::Result<()> {
+        match self {
+            Self::Terminal(terminal) => terminal.finish().await,
+            Self::Pipe(_, output) => output.finish().await,
+        }
+    }
+}
+
+/// Waits as long as a reader that stopped is waited for.
+async fn enough(stop: &mut Stop, leaving: &mut bool, limits: &Limits) {
+    if !*leaving {
+        stop.asked().await;
+        *leaving = true;
+    }
+    sleep(limits.last_words).await;
 }

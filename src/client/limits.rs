@@ -61,9 +61,3 @@ impl Limits {
         from_server: longest(MESSAGE_MOST),
     };
 }
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self::DEFAULT
-    }
-}

@@ -452,11 +452,10 @@ impl Terminal {
     }
 }
 
-/// Shows what is queued, erases the typed line, and leaves the terminal as `open` found it, with
-/// the cursor at the start of an empty row.
+/// Erases the typed line, and leaves the terminal as `open` found it, with the
+/// cursor at the start of an empty row.
 impl Drop for Terminal {
     fn drop(&mut self) {
-        let _ = self.draw();
         if let Some(mut open) = open_terminal().take() {
             // Nobody is left to hear of an error, and a terminal that is gone is one.
             let _ = open.leave();
