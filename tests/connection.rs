@@ -27,7 +27,7 @@ struct Person {
     output: mpsc::Receiver<String>,
     /// Why the output cannot be written.
     break_output: oneshot::Sender<io::Error>,
-    _notes: (mpsc::Receiver<String>, oneshot::Sender<io::Error>),
+    notes: (mpsc::Receiver<String>, oneshot::Sender<io::Error>),
 }
 
 fn chat(wait: Duration) -> (Chat, Person) {
@@ -43,7 +43,7 @@ fn chat(wait: Duration) -> (Chat, Person) {
         input,
         output,
         break_output,
-        _notes: (unread, keep),
+        notes: (unread, keep),
     };
     (Chat::new(console, limits, wait), person)
 }
@@ -273,4 +273,15 @@ async fn who_leaves_waits_less_than_three_seconds() {
     let _ = chat.close(ChatEnd::Left).await;
     // A second of it was `fill`.
     assert!(before.elapsed() < Duration::from_secs(1 + 3));
+}
+
+/// In a pipe, why the client failed does not wait for the reader of the output.
+#[tokio::test(start_paused = true)]
+async fn why_it_failed_is_said_though_nobody_reads_the_output() {
+    let (mut chat, mut person) = chat(Duration::ZERO);
+    chat.console.show("unread");
+    tokio::select! {
+        _ = chat.close(ChatEnd::Failed("why".to_owned())) => panic!("it was not read"),
+        note = person.notes.0.recv() => assert_eq!(note.as_deref(), Some("client: why\n")),
+    }
 }

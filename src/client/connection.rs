@@ -306,7 +306,7 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
 
     fn hear(&mut self, received: Received) -> Option<ConnectionEnd> {
         let fault = match received {
-            Some(Ok(message)) => return self.take(&message),
+            Some(Ok(message)) => return self.message(&message),
             Some(Err(error)) if self.goodbye.is_none() => close::fault(&error),
             _ => None,
         };
@@ -316,7 +316,7 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
         })
     }
 
-    fn take(&mut self, message: &Message) -> Option<ConnectionEnd> {
+    fn message(&mut self, message: &Message) -> Option<ConnectionEnd> {
         if let Some((code, reason)) = message.as_close() {
             let reason = line::clean(reason).into_owned();
             return Some(self.end(Some((code, reason))));

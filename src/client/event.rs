@@ -11,7 +11,7 @@ pub enum Event {
     Unfit(String),
     /// The input has ended. Told once.
     End,
-    /// A person wants to leave, or the terminal is gone.
+    /// A person or a signal asks to leave, or the terminal is gone.
     Leave,
     /// What was shown is on its way to its reader: there is room again.
     Shown,

@@ -76,6 +76,27 @@ struct Open {
 }
 
 impl Open {
+    /// Makes a terminal the open one, and takes it into raw mode.
+    fn install(screen: Arc<pipe::Sender>, before: Termios) -> io::Result<()> {
+        let mut place = open_terminal();
+        if place.is_some() {
+            // Not ours: the other one must stay as it is.
+            return Err(io::Error::other("the terminal is open already"));
+        }
+        let open = place.insert(Self {
+            screen,
+            unwritten: Vec::new(),
+            before,
+            erase: String::new(),
+        });
+        let entered = open.enter();
+        if entered.is_err() {
+            let _ = open.leave();
+            *place = None;
+        }
+        entered
+    }
+
     /// Keys come at once, unechoed, and none is a signal. Output stays as it
     /// was: what others print (a panic's message, say) keeps its line ends.
     fn enter(&mut self) -> io::Result<()> {
@@ -198,11 +219,16 @@ impl Terminal {
         let keyboard = reopen(OFlags::RDONLY | OFlags::NONBLOCK)?;
         let screen = reopen(OFlags::RDWR | OFlags::NONBLOCK)?;
         let screen = Arc::new(pipe::Sender::from_owned_fd_unchecked(screen)?);
+        let keyboard = pipe::Receiver::from_owned_fd_unchecked(keyboard)?;
+        let resized = signal(SignalKind::window_change())?;
+        let continued = signal(SignalKind::from_raw(Signo::CONT.as_raw()))?;
+        restore_on_panic();
+        // From here on, dropping `terminal` restores it.
+        Open::install(screen.clone(), before)?;
         let mut terminal = Self {
-            keyboard: pipe::Receiver::from_owned_fd_unchecked(keyboard)?,
-            screen: screen.clone(),
-            resized: signal(SignalKind::window_change())?,
-            continued: signal(SignalKind::from_raw(Signo::CONT.as_raw()))?,
+            keyboard,
+            resized,
+            continued,
             unread: VecDeque::new(),
             decoder: Decoder::default(),
             heard: Instant::now(),
@@ -211,28 +237,12 @@ impl Terminal {
             queued: Vec::new(),
             queued_bytes: 0,
             shown: Shown::default(),
-            size: None,
+            size: Some(size(&screen)),
+            screen,
             stale: true,
             settled: None,
             stopped: false,
         };
-        restore_on_panic();
-        let erase = String::new();
-        {
-            let mut open = open_terminal();
-            if open.is_some() {
-                // Not ours: the other one must stay as it is.
-                return Err(io::Error::other("the terminal is open already"));
-            }
-            let open = open.insert(Open {
-                screen,
-                unwritten: Vec::new(),
-                before,
-                erase,
-            });
-            terminal.size = Some(size(&open.screen));
-            open.enter()?;
-        }
         terminal.draw()?;
         Ok(terminal)
     }
