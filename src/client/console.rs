@@ -120,8 +120,8 @@ impl Console {
             () = self.stop.asked() => Event::Leave,
         };
         match (&event, &mut self.ends) {
-            // The screen does not show it any more as what is being typed.
-            (Event::Line(line), Ends::Terminal(terminal)) => {
+            // It is no longer shown as what is being typed. After a wish to leave it is not sent.
+            (Event::Line(line), Ends::Terminal(terminal)) if !self.leaving => {
                 terminal.print(&self.format.own(PROMPT, &line::clean(line)));
             }
             (Event::Leave | Event::OutputEnded(_), _) => self.leaving = true,
