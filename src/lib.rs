@@ -25,9 +25,10 @@
 //!   arrived", and why it ended
 //! - [`client::chat`], [`client::outbox`]: what stays while connections come and go, and the lines
 //!   that are not known to have arrived
-//! - [`client::connect`], [`client::backoff`], [`client::socket`]: from a URL to a WebSocket, or one
-//!   line that says why not; and again
-//! - [`client::console`], [`client::pipe`], [`client::format`]: the two ends, and how a line looks
+//! - [`client::connect`], [`client::backoff`]: from a URL to an open stream, or one line that says
+//!   why not; and again
+//! - [`client::console`], [`client::pipe`], [`client::event`], [`client::format`]: the two ends, what
+//!   happens there, and how a line looks
 //! - [`client::terminal`]: a person's keyboard and screen, which a reader of the chat may pass by
 //! - [`client::flags`], [`client::limits`]
 //!

@@ -7,26 +7,25 @@ use std::task::Poll;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The signals that ask a program to end: Ctrl+C, `kill`, and a terminal that is gone.
-pub const TERMINATION: [SignalKind; 3] = [
-    SignalKind::interrupt(),
-    SignalKind::terminate(),
-    SignalKind::hangup(),
-];
-
-/// Signals that no longer end the program by themselves.
-#[derive(Debug)]
+///
+/// They no longer end the program by themselves. The default listens to none.
+#[derive(Debug, Default)]
 pub struct Stop(Vec<Signal>);
 
 impl Stop {
-    /// Takes over these signals.
+    /// Takes the signals over.
     ///
     /// # Errors
     ///
     /// The system does not allow it.
-    pub fn listen(kinds: &[SignalKind]) -> io::Result<Self> {
+    pub fn listen() -> io::Result<Self> {
+        let kinds = [
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::hangup(),
+        ];
         kinds
-            .iter()
-            .copied()
+            .into_iter()
             .map(signal)
             .collect::<io::Result<_>>()
             .map(Self)

@@ -7,14 +7,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use chat_pair::client::chat::{Chat, Over};
-use chat_pair::client::connect::websocket;
-use chat_pair::client::connection::{Connection, Ended};
-use chat_pair::client::console::{Console, Event};
-use chat_pair::client::format::Format;
+use bytes::Bytes;
+use chat_pair::client::chat::{Chat, ChatEnd};
+use chat_pair::client::connect::Opened;
+use chat_pair::client::connection::{Connection, ConnectionEnd};
+use chat_pair::client::console::Console;
+use chat_pair::client::event::Event;
 use chat_pair::client::limits::Limits;
 use chat_pair::client::pipe::Output;
-use chat_pair::os::Stop;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncWrite, DuplexStream, duplex};
 use tokio::sync::{mpsc, oneshot};
@@ -27,7 +27,7 @@ struct Person {
     output: mpsc::Receiver<String>,
     /// Why the output cannot be written.
     break_output: oneshot::Sender<io::Error>,
-    _notes: (mpsc::Receiver<String>, oneshot::Sender<io::Error>),
+    notes: (mpsc::Receiver<String>, oneshot::Sender<io::Error>),
 }
 
 fn chat(wait: Duration) -> (Chat, Person) {
@@ -37,21 +37,15 @@ fn chat(wait: Duration) -> (Chat, Person) {
     let (break_output, broken) = oneshot::channel();
     let (notes, unread) = mpsc::channel(1);
     let (keep, never) = oneshot::channel();
-    let console = Console::pipe(
-        events,
-        Output::over(pieces, broken),
-        Output::over(notes, never),
-        Format::default(),
-        &limits,
-    );
-    let stop = Stop::listen(&[]).unwrap();
+    let ends = (Output::over(pieces, broken), Output::over(notes, never));
+    let console = Console::pipes(events, ends.0, ends.1, &limits);
     let person = Person {
         input,
         output,
         break_output,
-        _notes: (unread, keep),
+        notes: (unread, keep),
     };
-    (Chat::new(console, stop, limits, wait), person)
+    (Chat::new(console, limits, wait), person)
 }
 
 type Server = WebSocketStream<DuplexStream>;
@@ -59,6 +53,12 @@ type Server = WebSocketStream<DuplexStream>;
 fn pair() -> (DuplexStream, Server) {
     let (ours, theirs) = duplex(64 * 1024);
     (ours, ServerBuilder::new().serve(theirs))
+}
+
+/// A stream whose handshake is done.
+fn opened<S>(stream: S) -> Opened<S> {
+    let early = Bytes::new();
+    Opened { stream, early }
 }
 
 /// Says lines until the client takes no more: its reader has stopped.
@@ -78,8 +78,11 @@ async fn fill(server: &mut Server) {
 async fn a_server_that_answers_nothing_is_noticed() {
     let (stream, _server) = pair();
     let (mut chat, _person) = chat(Duration::ZERO);
-    let ws = websocket(stream, &chat.limits);
-    assert_eq!(Connection::new(ws, &mut chat).talk().await, Ended::Silent);
+    let stream = opened(stream);
+    assert_eq!(
+        Connection::new(stream, &mut chat).talk().await,
+        ConnectionEnd::Silent
+    );
 }
 
 /// Were there anything to do meanwhile, the clock would stand still.
@@ -87,14 +90,14 @@ async fn a_server_that_answers_nothing_is_noticed() {
 async fn a_dead_link_is_noticed_though_nobody_reads_the_output() {
     let (stream, mut server) = pair();
     let (mut chat, _person) = chat(Duration::ZERO);
-    let ws = websocket(stream, &chat.limits);
-    let talk = Connection::new(ws, &mut chat).talk();
+    let stream = opened(stream);
+    let talk = Connection::new(stream, &mut chat).talk();
     let dead = async {
         fill(&mut server).await;
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        ended = talk => assert_eq!(ended, Ended::Silent),
+        ended = talk => assert_eq!(ended, ConnectionEnd::Silent),
         () = dead => {}
     }
 }
@@ -103,8 +106,8 @@ async fn a_dead_link_is_noticed_though_nobody_reads_the_output() {
 async fn a_server_that_answers_is_kept_though_nobody_reads_the_output() {
     let (stream, mut server) = pair();
     let (mut chat, mut person) = chat(Duration::ZERO);
-    let ws = websocket(stream, &chat.limits);
-    let talk = Connection::new(ws, &mut chat).talk();
+    let stream = opened(stream);
+    let talk = Connection::new(stream, &mut chat).talk();
     let alive = async {
         // As much as stops the client from reading on.
         for _ in 0..200 {
@@ -134,14 +137,14 @@ async fn a_server_that_answers_is_kept_though_nobody_reads_the_output() {
 async fn a_reader_that_never_comes_back_is_the_end() {
     let (stream, mut server) = pair();
     let (mut chat, _person) = chat(Duration::ZERO);
-    let ws = websocket(stream, &chat.limits);
-    let talk = Connection::new(ws, &mut chat).talk();
+    let stream = opened(stream);
+    let talk = Connection::new(stream, &mut chat).talk();
     let flood = async {
         while server.send(Message::text("x".repeat(1000))).await.is_ok() {}
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        ended = talk => assert_eq!(ended, Ended::Unread),
+        ended = talk => assert_eq!(ended, ConnectionEnd::Unread),
         () = flood => {}
     }
     let most = chat.limits.ahead + 64 * 1024;
@@ -176,9 +179,9 @@ async fn a_close_that_waits_is_read_before_a_write_error_counts() {
     ] {
         let (mut chat, _person) = chat(Duration::ZERO);
         chat.outbox.push("typed".to_owned());
-        let ws = websocket(tokio::io::join(&received[..], Unwritable), &chat.limits);
-        let ended = Connection::new(ws, &mut chat).talk().await;
-        let told = Ended::Closed(CloseCode::POLICY_VIOLATION, "silent".to_owned());
+        let stream = opened(tokio::io::join(&received[..], Unwritable));
+        let ended = Connection::new(stream, &mut chat).talk().await;
+        let told = ConnectionEnd::Closed(CloseCode::POLICY_VIOLATION, "silent".to_owned());
         assert_eq!(ended, told);
     }
 }
@@ -190,9 +193,9 @@ async fn a_write_error_leaves_the_lines_that_wait() {
     for _ in 0..1000 {
         chat.outbox.push("x".repeat(1000));
     }
-    let ws = websocket(tokio::io::join(&[][..], Unwritable), &chat.limits);
-    let ended = Connection::new(ws, &mut chat).talk().await;
-    assert_eq!(ended, Ended::Lost);
+    let stream = opened(tokio::io::join(&[][..], Unwritable));
+    let ended = Connection::new(stream, &mut chat).talk().await;
+    assert_eq!(ended, ConnectionEnd::Lost);
     assert!(chat.outbox.waiting() > 900, "{}", chat.outbox.waiting());
     assert!(chat.goes_on());
 }
@@ -209,14 +212,14 @@ async fn after_the_end_of_the_input_what_is_unsent_goes_on() {
     // Less fits into the stream than there is to say.
     let (stream, theirs) = duplex(1024);
     let mut server = ServerBuilder::new().serve(theirs);
-    let ws = websocket(stream, &chat.limits);
+    let stream = opened(stream);
     let breaks = async {
         assert!(server.next().await.unwrap().unwrap().is_text());
         drop(server);
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        ended = Connection::new(ws, &mut chat).talk() => assert_eq!(ended, Ended::Lost),
+        ended = Connection::new(stream, &mut chat).talk() => assert_eq!(ended, ConnectionEnd::Lost),
         () = breaks => {}
     }
     assert!(chat.until.is_some() && chat.outbox.waiting() > 0);
@@ -227,7 +230,7 @@ async fn after_the_end_of_the_input_what_is_unsent_goes_on() {
     chat.name_doubtful();
     assert!(!chat.goes_on());
     drop(person);
-    assert_eq!(chat.close(Over::InputEnded).await, Err(()));
+    assert_eq!(chat.close(ChatEnd::InputSent).await, Err(()));
 }
 
 /// A reader that leaves is a normal end; an output that cannot be written is not.
@@ -239,13 +242,13 @@ async fn what_cannot_be_written_is_a_failure() {
     ] {
         let (stream, mut server) = pair();
         let (mut chat, person) = chat(Duration::ZERO);
-        let ws = websocket(stream, &chat.limits);
-        let talk = Connection::new(ws, &mut chat).talk();
+        let stream = opened(stream);
+        let talk = Connection::new(stream, &mut chat).talk();
         person.break_output.send(error.into()).unwrap();
         let goodbye = async { while server.next().await.is_some() {} };
         let (ended, ()) = tokio::join!(talk, goodbye);
-        assert_eq!(ended, Ended::Over(Over::Left));
-        assert_eq!(chat.close(Over::Left).await.is_ok(), ended_well);
+        assert_eq!(ended, ConnectionEnd::Left);
+        assert_eq!(chat.close(ChatEnd::Left).await.is_ok(), ended_well);
     }
 }
 
@@ -254,8 +257,8 @@ async fn what_cannot_be_written_is_a_failure() {
 async fn who_leaves_waits_less_than_three_seconds() {
     let (stream, mut server) = pair();
     let (mut chat, person) = chat(Duration::ZERO);
-    let ws = websocket(stream, &chat.limits);
-    let talk = Connection::new(ws, &mut chat).talk();
+    let stream = opened(stream);
+    let talk = Connection::new(stream, &mut chat).talk();
     let stuck = async {
         fill(&mut server).await;
         person.input.send(Event::Leave).await.unwrap();
@@ -266,8 +269,19 @@ async fn who_leaves_waits_less_than_three_seconds() {
         ended = talk => ended,
         () = stuck => unreachable!(),
     };
-    assert_eq!(ended, Ended::Over(Over::Left));
-    let _ = chat.close(Over::Left).await;
+    assert_eq!(ended, ConnectionEnd::Left);
+    let _ = chat.close(ChatEnd::Left).await;
     // A second of it was `fill`.
     assert!(before.elapsed() < Duration::from_secs(1 + 3));
+}
+
+/// In a pipe, why the client failed does not wait for the reader of the output.
+#[tokio::test(start_paused = true)]
+async fn why_it_failed_is_said_though_nobody_reads_the_output() {
+    let (mut chat, mut person) = chat(Duration::ZERO);
+    chat.console.show("unread");
+    tokio::select! {
+        _ = chat.close(ChatEnd::Failed("why".to_owned())) => panic!("it was not read"),
+        note = person.notes.0.recv() => assert_eq!(note.as_deref(), Some("client: why\n")),
+    }
 }

@@ -342,7 +342,7 @@ fn fault_7_text_that_is_not_utf_8_is_not_shown() {
 /// Nothing of them reaches anybody, nor what comes behind them.
 fn broken(code: u16, cases: &[(&[u8], &str)]) {
     // The operator is told of five strangers a second, so each five get a server of their own.
-    for cases in cases.chunks(Limits::DEFAULT.complaints as usize) {
+    for cases in cases.chunks(Limits::DEFAULT.warnings as usize) {
         let mut server = Server::start();
         let mut others = Others::join(server.port);
         for (frames, reason) in cases {

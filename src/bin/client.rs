@@ -4,16 +4,16 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use chat_pair::client::backoff::Backoff;
-use chat_pair::client::chat::{Chat, Over};
+use chat_pair::client::chat::{Chat, ChatEnd};
 use chat_pair::client::connect::connect;
-use chat_pair::client::connection::{Connection, Ended};
+use chat_pair::client::connection::{Connection, ConnectionEnd};
 use chat_pair::client::console::Console;
 use chat_pair::client::flags::Client as Flags;
 use chat_pair::client::format::Format;
 use chat_pair::client::limits::Limits;
 use chat_pair::flags;
 use chat_pair::os::{Stop, describe};
-use tokio::signal::unix::SignalKind;
+use tokio::runtime::Builder;
 use tokio::time::sleep;
 
 fn main() -> ExitCode {
@@ -21,27 +21,27 @@ fn main() -> ExitCode {
         Ok(flags) => flags,
         Err(exit) => return exit,
     };
-    run(&flags).unwrap_or_else(|error| {
-        let _ = writeln!(io::stderr(), "client: cannot start: {}", describe(&error));
-        ExitCode::FAILURE
-    })
+    match run(&flags) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(())) => ExitCode::FAILURE,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "client: cannot start: {}", describe(&error));
+            ExitCode::FAILURE
+        }
+    }
 }
 
-fn run(flags: &Flags) -> io::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+/// Chats to the end: well, or not; an error means that it could not even begin.
+fn run(flags: &Flags) -> io::Result<Result<(), ()>> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
         let mut chat = open(flags)?;
-        let over = talk(flags, &mut chat).await;
-        Ok(chat.close(over).await)
+        let end = talk(flags, &mut chat).await;
+        Ok(chat.close(end).await)
     });
     // A name lookup that hangs is not waited for.
     runtime.shutdown_background();
-    ended.map(|ended| match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(()) => ExitCode::FAILURE,
-    })
+    ended
 }
 
 fn open(flags: &Flags) -> io::Result<Chat> {
@@ -54,45 +54,41 @@ fn open(flags: &Flags) -> io::Result<Chat> {
         json: flags.json,
         ..Format::default()
     };
-    let stop = Stop::listen(&[
-        SignalKind::interrupt(),
-        SignalKind::terminate(),
-        SignalKind::hangup(),
-    ])?;
-    let console = Console::open(format, &limits)?;
-    Ok(Chat::new(console, stop, limits, flags.wait))
+    let console = Console::open(format, Stop::listen()?, &limits)?;
+    Ok(Chat::new(console, limits, flags.wait))
 }
 
 /// Connects and talks, again and again if so asked, until somebody leaves.
-async fn talk(flags: &Flags, chat: &mut Chat) -> Over {
+async fn talk(flags: &Flags, chat: &mut Chat) -> ChatEnd {
     let (url, limits) = (&flags.url, chat.limits.clone());
     let mut backoff = Backoff::default();
     loop {
-        let Some(connected) = chat.meanwhile(connect(url, &limits)).await else {
-            return Over::Left;
+        let Some(opened) = chat.meanwhile(connect(url, &limits)).await else {
+            return ChatEnd::Left;
         };
-        let why = match connected {
-            Ok(ws) => {
+        let why = match opened {
+            Ok(opened) => {
                 backoff = Backoff::default();
-                let connected = format!("connected to {url} (Ctrl+C or Ctrl+D leaves)");
-                chat.console.note(&connected);
-                match Connection::new(ws, chat).talk().await {
-                    Ended::Over(over) => return over,
+                chat.console
+                    .note(&format!("connected to {url} (Ctrl+C or Ctrl+D leaves)"));
+                match Connection::new(opened, chat).talk().await {
+                    ConnectionEnd::Left => return ChatEnd::Left,
+                    ConnectionEnd::InputSent => return ChatEnd::InputSent,
                     lost if flags.reconnect || !chat.console.is_terminal() => lost.to_string(),
                     lost => format!("{lost}; with --reconnect it would try again"),
                 }
             }
-            Err(error) => format!("cannot connect to {url}: {error}"),
+            Err(why) => format!("cannot connect to {url}: {why}"),
         };
         if !flags.reconnect || !chat.goes_on() {
-            return Over::Failed(why);
+            return ChatEnd::Failed(why);
         }
         let wait = backoff.wait();
         let seconds = wait.as_secs_f32();
         chat.console
             .note(&format!("{why}; trying again in {seconds:.1} s"));
         if chat.meanwhile(sleep(wait)).await.is_none() {
-            return Over::Left;
+            return ChatEnd::Left;
         }
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use chat_pair::flags;
-use chat_pair::os::{Stop, TERMINATION, describe};
+use chat_pair::os::{Stop, describe};
 use chat_pair::server::flags::Server as Flags;
 use chat_pair::server::handshake::{self, Refusal, Rules};
 use chat_pair::server::limits::Limits;
@@ -59,7 +59,7 @@ struct Chat {
 
 async fn serve(flags: Flags) -> Result<(), String> {
     let mut limits = flags.limits();
-    let mut stop = Stop::listen(&TERMINATION).map_err(|error| cannot_start(&error))?;
+    let mut stop = Stop::listen().map_err(|error| cannot_start(&error))?;
     let mut listener = Listener::bind(&flags.listen, &limits).await?;
     let log = Log::open(&limits).map_err(|error| cannot_start(&error))?;
     log.report_panics();

@@ -2,15 +2,18 @@
 //! became of them.
 
 use std::io;
+use std::iter;
+use std::ops::ControlFlow;
 use std::pin::pin;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-use crate::client::console::{Console, Event};
+use crate::client::console::Console;
+use crate::client::event::Event;
 use crate::client::limits::Limits;
 use crate::client::outbox::Outbox;
-use crate::os::{Stop, describe};
+use crate::os::describe;
 use crate::protocol::line;
 
 /// The client, whether it is connected or not.
@@ -19,47 +22,50 @@ pub struct Chat {
     pub console: Console,
     /// Lines that the server is not known to have.
     pub outbox: Outbox,
-    /// Signals that ask to leave.
-    pub stop: Stop,
     /// Every number.
     pub limits: Limits,
+    /// Whether there is a connection.
+    pub connected: bool,
     /// How long to listen after the end of the input.
     wait: Duration,
     /// The input has ended, and this is when to leave.
     pub until: Option<Instant>,
-    /// How many lines were not sent, or not fit to be.
-    lost: u64,
-    /// How many lines the server may not have taken.
-    doubtful: u64,
+    /// How many lines were not sent.
+    unsent: usize,
+    /// There were lines that the server may not have taken.
+    in_doubt: bool,
     /// What was received could not be written, and why.
-    unwritten: Option<io::Error>,
+    output_error: Option<io::Error>,
 }
 
-/// Why the client ended.
+/// Why the chat is over.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Over {
+pub enum ChatEnd {
     /// A person or a signal asked for it, or nobody reads the output any more.
     Left,
     /// The input has ended, and the server has taken all of it.
-    InputEnded,
+    InputSent,
     /// It could not go on, and why.
     Failed(String),
 }
 
+/// What is said when lines are in doubt.
+pub const UNCONFIRMED: &str = "the server did not confirm that it took everything";
+
 impl Chat {
     /// Nothing typed, nothing received. `wait` is how long to listen after the end of the input.
     #[must_use]
-    pub fn new(console: Console, stop: Stop, limits: Limits, wait: Duration) -> Self {
+    pub fn new(console: Console, limits: Limits, wait: Duration) -> Self {
         Self {
             console,
             outbox: Outbox::default(),
-            stop,
             limits,
+            connected: false,
             wait,
             until: None,
-            lost: 0,
-            doubtful: 0,
-            unwritten: None,
+            unsent: 0,
+            in_doubt: false,
+            output_error: None,
         }
     }
 
@@ -70,17 +76,9 @@ impl Chat {
         loop {
             tokio::select! {
                 done = &mut work => return Some(done),
-                event = self.console.next(false) => {
-                    let before = self.outbox.waiting();
-                    self.take(event, "not connected").ok()?;
-                    let waiting = self.outbox.waiting();
-                    if waiting > before {
-                        self.console.note(&format!(
-                            "not connected: kept to be sent later ({waiting} waiting)"
-                        ));
-                    }
-                }
-                () = self.stop.asked() => return None,
+                event = self.console.next(false) => if self.take(event).is_break() {
+                    return None;
+                },
             }
         }
     }
@@ -91,37 +89,47 @@ impl Chat {
         self.outbox.bytes() >= self.limits.outbox
     }
 
-    /// Takes what happened at one of the two ends. A line that there is no place for is not kept,
-    /// since a person cannot be made to wait, and `full` says why there is none.
-    ///
-    /// # Errors
-    ///
-    /// Somebody wants to leave.
-    pub fn take(&mut self, event: Event, full: &str) -> Result<(), Over> {
+    /// Takes what happened at one of the two ends; breaks when that is a wish to leave.
+    pub fn take(&mut self, event: Event) -> ControlFlow<()> {
         match event {
-            Event::Line(_) if self.is_full() => self.console.note(&format!(
-                "{full}, and too much is waiting: this line is not kept"
-            )),
-            Event::Line(line) => {
-                self.console.show_own(&line);
-                self.outbox.push(line);
-            }
+            Event::Line(line) => self.take_line(line),
             Event::Unfit(why) => {
-                self.lost += 1;
+                self.unsent += 1;
                 self.console.note(&why);
             }
             Event::End => self.until = Some(Instant::now() + self.wait),
             Event::Shown => {}
-            Event::Leave => return Err(Over::Left),
+            Event::Leave => return ControlFlow::Break(()),
             Event::OutputEnded(error) => {
-                // Whose reader goes away has read enough, as in `client | head -3`.
+                // Whoever stops reading has read enough, as in `client | head -3`.
                 if error.kind() != io::ErrorKind::BrokenPipe {
-                    self.unwritten = Some(error);
+                    self.output_error = Some(error);
                 }
-                return Err(Over::Left);
+                return ControlFlow::Break(());
             }
         }
-        Ok(())
+        ControlFlow::Continue(())
+    }
+
+    /// Keeps a line to be sent. A pipe is not read while there is no room for its lines; a person
+    /// cannot be made to wait, so a person is told what becomes of a line.
+    fn take_line(&mut self, line: String) {
+        let person = self.console.is_terminal();
+        if person && self.is_full() {
+            let why = if self.connected {
+                "the server takes nothing"
+            } else {
+                "not connected"
+            };
+            let lost = "and too much is waiting: this line is not kept";
+            return self.console.note(&format!("{why}, {lost}"));
+        }
+        self.outbox.push(line);
+        if person && !self.connected {
+            let waiting = self.outbox.waiting();
+            let kept = "not connected: kept to be sent later";
+            self.console.note(&format!("{kept} ({waiting} waiting)"));
+        }
     }
 
     /// Whether there is something left to say or to hear when a connection is lost.
@@ -133,8 +141,25 @@ impl Chat {
     /// A connection is over: names the lines that the server may not have taken.
     pub fn name_doubtful(&mut self) {
         let doubtful = self.outbox.doubtful();
-        self.doubtful += doubtful.len() as u64;
+        self.in_doubt |= !doubtful.is_empty();
         self.name("the server may not have taken", doubtful);
+    }
+
+    /// The chat is over: names the lines that were not sent. Lines of a pipe that goes on and on
+    /// were only read ahead; whoever leaves it has lost nothing.
+    fn name_unsent(&mut self, end: &ChatEnd) {
+        let ready = iter::from_fn(|| self.console.ready());
+        let ahead: Vec<_> = ready.take(self.limits.queue + 1).collect();
+        let ended = self.until.is_some() || matches!(ahead.last(), Some(Event::End));
+        if *end == ChatEnd::Left && !self.console.is_terminal() && !ended {
+            return;
+        }
+        for event in ahead {
+            let _ = self.take(event);
+        }
+        let unsent = self.outbox.unsent();
+        self.unsent += unsent.len();
+        self.name("not sent", unsent);
     }
 
     /// Names lines: some by their text, many by their number.
@@ -145,36 +170,11 @@ impl Chat {
             let line = shortened(&line::clean(&line));
             self.console.note(&format!("{what}: {line}"));
         }
-        match lines.count() {
-            0 => {}
-            more => self
-                .console
-                .note(&format!("{what}: {more} more lines after that")),
+        let more = lines.count();
+        if more > 0 {
+            self.console
+                .note(&format!("{what}: {more} more lines after that"));
         }
-    }
-
-    /// The lines that were not sent. What a pipe brings on and on was only read ahead: who leaves
-    /// it loses nothing.
-    fn name_unsent(&mut self, over: &Over) {
-        let mut ahead = Vec::new();
-        while ahead.len() <= self.limits.queue
-            && let Some(event) = self.console.ready()
-        {
-            ahead.push(event);
-        }
-        let ended = self.until.is_some() || matches!(ahead.last(), Some(Event::End));
-        if *over == Over::Left && !self.console.is_terminal() && !ended {
-            return;
-        }
-        for event in ahead {
-            match event {
-                Event::Line(line) => self.outbox.push(line),
-                event => drop(self.take(event, "")),
-            }
-        }
-        let unsent = self.outbox.unsent();
-        self.lost += unsent.len() as u64;
-        self.name("not sent", unsent);
     }
 
     /// Shows what is left to show, gives the terminal back, and says why the chat is over.
@@ -182,60 +182,34 @@ impl Chat {
     /// # Errors
     ///
     /// It was not a normal end: the program fails.
-    pub async fn close(mut self, over: Over) -> Result<(), ()> {
-        self.name_unsent(&over);
-        let mut asked = over == Over::Left;
-        // In a pipe the reason need not wait for the reader of what was received.
-        let at_once = matches!(over, Over::Failed(_)) && !self.console.is_terminal();
-        if at_once && let Err(why) = self.outcome(&over) {
-            self.console.note(&why);
+    pub async fn close(mut self, end: ChatEnd) -> Result<(), ()> {
+        self.name_unsent(&end);
+        // In a pipe, why it failed need not wait for the reader of what was received.
+        let at_once = matches!(end, ChatEnd::Failed(_)) && !self.console.is_terminal();
+        if !at_once && let Err(error) = self.console.finish().await {
+            let _ = self.take(Event::OutputEnded(error));
         }
-        let shown = tokio::select! {
-            shown = self.console.finish() => shown,
-            () = patience(&mut self.stop, &mut asked, &self.limits) => Ok(()),
-        };
-        if let Err(error) = shown {
-            let _ = self.take(Event::OutputEnded(error), "");
-        }
-        let outcome = self.outcome(&over);
-        let mut notes = self.console.close();
+        let outcome = self.outcome(end);
         let (Ok(last) | Err(last)) = &outcome;
-        if !at_once {
-            notes.push(&format!("client: {last}"));
-        }
-        tokio::select! {
-            _ = notes.finish() => {}
-            () = patience(&mut self.stop, &mut asked, &self.limits) => {}
-        }
+        self.console.note(last);
+        self.console.close().await;
         outcome.map(drop).map_err(drop)
     }
 
     /// The last line about the chat: it went well, or what did not.
-    fn outcome(&self, over: &Over) -> Result<String, String> {
-        match (over, &self.unwritten) {
-            (Over::Failed(why), _) => Err(why.clone()),
+    fn outcome(&self, end: ChatEnd) -> Result<String, String> {
+        match (end, &self.output_error) {
+            (ChatEnd::Failed(why), _) => Err(why),
             (_, Some(error)) => Err(format!("cannot write standard output: {}", describe(error))),
-            _ if self.lost == 1 => Err("1 line was not sent".to_owned()),
-            _ if self.lost > 1 => Err(format!("{} lines were not sent", self.lost)),
-            _ if self.doubtful > 0 => Err(UNCONFIRMED.to_owned()),
-            (Over::Left, _) => Ok("left the chat".to_owned()),
-            (Over::InputEnded, _) => {
+            _ if self.unsent == 1 => Err("1 line was not sent".to_owned()),
+            _ if self.unsent > 1 => Err(format!("{} lines were not sent", self.unsent)),
+            _ if self.in_doubt => Err(UNCONFIRMED.to_owned()),
+            (ChatEnd::Left, _) => Ok("left the chat".to_owned()),
+            (ChatEnd::InputSent, _) => {
                 Ok("left the chat: the server has taken all of the input".to_owned())
             }
         }
     }
-}
-
-/// What is said when lines are in doubt.
-pub const UNCONFIRMED: &str = "the server did not confirm that it took everything";
-
-/// Whoever wants to leave does not wait for a reader that stopped.
-async fn patience(stop: &mut Stop, asked: &mut bool, limits: &Limits) {
-    if !*asked {
-        stop.asked().await;
-        *asked = true;
-    }
-    sleep(limits.last_words).await;
 }
 
 /// The beginning of a line, and its length if that is not all of it.

@@ -10,12 +10,13 @@ use bytes::Bytes;
 use http::Uri;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
-use tokio_websockets::{ClientBuilder, Limits as WsLimits, WebSocketStream};
+use tokio::time::timeout;
+use tokio_websockets::ClientBuilder;
 
 use crate::client::limits::Limits;
-use crate::client::socket::ReadToEnd;
 use crate::os;
-use crate::protocol::head::{self, Fields, Head, NoHead, Socket};
+use crate::protocol::head::{self, Fields, Head, HeadError};
+use crate::protocol::line;
 
 /// A `ws://` URL, checked.
 #[derive(Clone, Debug)]
@@ -82,45 +83,29 @@ impl fmt::Display for Address {
 }
 
 /// Why there is no connection; shown behind "cannot connect to ws://…: ".
-#[derive(Debug)]
-pub enum ConnectError {
-    /// The name has no address.
-    Name(io::Error),
-    /// No address took the connection.
-    Tcp(io::Error),
-    /// What listens there did not answer within the limit.
-    Late(Duration),
-    /// What listens there does not speak HTTP.
-    NotHttp,
-    /// It answered with another HTTP status than 101, and perhaps a sentence.
-    Status(u16, String),
-    /// It agreed, but not as RFC 6455 4.1 asks.
-    Handshake,
-    /// It hung up.
-    HungUp,
-}
+pub type Why = Cow<'static, str>;
 
-impl fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name(_) => write!(f, "the name is not known (is it spelled right?)"),
-            Self::Tcp(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                write!(f, "connection refused (is the server running?)")
-            }
-            Self::Tcp(error) => f.write_str(&os::describe(error)),
-            Self::Late(limit) => write!(f, "no answer within {limit:?}"),
-            Self::NotHttp => write!(f, "what listens there is not a WebSocket server"),
-            Self::Status(status, said) if said.is_empty() || *status < 400 => {
-                write!(
-                    f,
-                    "what listens there answered HTTP {status}, not a WebSocket"
-                )
-            }
-            Self::Status(status, said) => write!(f, "refused: {said} (HTTP {status})"),
-            Self::Handshake => write!(f, "its WebSocket handshake is wrong"),
-            Self::HungUp => write!(f, "it hung up during the handshake"),
+const HUNG_UP: Why = Cow::Borrowed("it hung up during the handshake");
+const NOT_WEBSOCKET: Why = Cow::Borrowed("what listens there is not a WebSocket server");
+/// It agreed, but not as RFC 6455 4.1 asks.
+const WRONG: Why = Cow::Borrowed("its WebSocket handshake is wrong");
+
+impl From<HeadError> for Why {
+    fn from(error: HeadError) -> Self {
+        match error {
+            HeadError::Left | HeadError::Io(_) => HUNG_UP,
+            HeadError::TooLong | HeadError::NotHttp => NOT_WEBSOCKET,
         }
     }
+}
+
+/// A stream whose opening handshake is done.
+#[derive(Debug)]
+pub struct Opened<S> {
+    /// The stream.
+    pub stream: S,
+    /// What was read of it too far: the server's first frames.
+    pub early: Bytes,
 }
 
 /// Connects: name, TCP (each address in turn), handshake, all within one deadline.
@@ -128,112 +113,82 @@ impl fmt::Display for ConnectError {
 /// # Errors
 ///
 /// There is no connection, and why.
-pub async fn connect(
-    address: &Address,
-    limits: &Limits,
-) -> Result<WebSocketStream<ReadToEnd<Socket>>, ConnectError> {
-    let late = |_| ConnectError::Late(limits.connect);
-    tokio::time::timeout(limits.connect, open(address, limits))
+pub async fn connect(address: &Address, limits: &Limits) -> Result<Opened<TcpStream>, Why> {
+    let late = |_| format!("no answer within {:?}", limits.connect);
+    timeout(limits.connect, open(&address.uri, limits))
         .await
         .map_err(late)?
 }
 
-async fn open(
-    address: &Address,
-    limits: &Limits,
-) -> Result<WebSocketStream<ReadToEnd<Socket>>, ConnectError> {
-    let uri = &address.uri;
+async fn open(uri: &Uri, limits: &Limits) -> Result<Opened<TcpStream>, Why> {
     // A URL writes an IPv6 address in brackets; the resolver wants it without.
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let port = uri.port_u16().unwrap_or(80);
-    let found: Vec<_> = lookup_host((host, port))
+    let found = lookup_host((host, uri.port_u16().unwrap_or(80)));
+    let unknown = |_| "the name is not known (is it spelled right?)";
+    let found: Vec<_> = found.await.map_err(unknown)?.collect();
+    let stream = TcpStream::connect(&*found)
         .await
-        .map_err(ConnectError::Name)?
-        .collect();
-    let mut stream = TcpStream::connect(&*found)
-        .await
-        .map_err(ConnectError::Tcp)?;
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::ConnectionRefused => {
+                "connection refused (is the server running?)".into()
+            }
+            _ => os::describe(&error),
+        })?;
     // A typed line is small and should leave at once. Failing is no reason to stay away.
     let _ = stream.set_nodelay(true);
-    let rest = handshake(&mut stream, uri, limits).await?;
-    Ok(websocket(head::unread(stream, rest), limits))
+    handshake(stream, uri, limits).await
 }
 
-/// The WebSocket on a stream whose handshake is done.
-pub fn websocket<S>(stream: S, limits: &Limits) -> WebSocketStream<ReadToEnd<S>>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let limits = WsLimits::default().max_payload_len(Some(limits.from_server));
-    ClientBuilder::new()
-        .limits(limits)
-        .take_over(ReadToEnd::new(stream))
-}
-
-/// The opening handshake; returns what the server sent behind it.
+/// The opening handshake, over any stream.
 ///
 /// The library reads a head of any length and panics on some answers, so it gets the answer
 /// through memory, after a look at it.
-async fn handshake(
-    stream: &mut TcpStream,
-    uri: &Uri,
-    limits: &Limits,
-) -> Result<Bytes, ConnectError> {
+async fn handshake<S>(mut stream: S, uri: &Uri, limits: &Limits) -> Result<Opened<S>, Why>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let (library, mut ours) = tokio::io::duplex(2 * limits.head);
     let builder = ClientBuilder::from_uri(uri.clone());
-    let agreed = async {
-        builder
-            .connect_on(library)
-            .await
-            .map_err(|_| ConnectError::Handshake)
-    };
+    let agreed = async { builder.connect_on(library).await.map_err(|_| WRONG) };
     let carried = async {
         let request = head::read(&mut ours, limits.head, |_| true).await?;
         stream
             .write_all(&request.bytes)
             .await
-            .map_err(|_| ConnectError::HungUp)?;
-        let answer = head::read(stream, limits.head, plausible).await?;
-        look(&answer, stream, limits).await?;
-        ours.write_all(&answer.bytes)
-            .await
-            .map_err(|_| ConnectError::Handshake)?;
+            .map_err(|_| HUNG_UP)?;
+        let answer = head::read(&mut stream, limits.head, plausible).await?;
+        look(&answer, &mut stream, limits).await?;
+        ours.write_all(&answer.bytes).await.map_err(|_| WRONG)?;
         Ok(answer.rest)
     };
-    let (_, rest) = tokio::try_join!(agreed, carried)?;
-    Ok(rest)
+    let (_, early) = tokio::try_join!(agreed, carried)?;
+    Ok(Opened { stream, early })
 }
 
 fn plausible(start: &[u8]) -> bool {
-    start
-        .iter()
-        .zip(b"HTTP/")
-        .all(|(got, wanted)| got == wanted)
+    let mut pairs = start.iter().zip(b"HTTP/");
+    pairs.all(|(got, wanted)| got == wanted)
 }
 
-impl From<NoHead> for ConnectError {
-    fn from(none: NoHead) -> Self {
-        match none {
-            NoHead::Left | NoHead::Io(_) => Self::HungUp,
-            NoHead::TooLong | NoHead::NotHttp => Self::NotHttp,
-        }
-    }
-}
-
-/// Looks at an answer before the library does: its status, and the length of the one field that
-/// the library decodes into a fixed space.
-async fn look(answer: &Head, stream: &mut TcpStream, limits: &Limits) -> Result<(), ConnectError> {
+/// Looks at an answer before the library does: its status, and the fields that say that it agrees.
+async fn look(
+    answer: &Head,
+    stream: &mut (impl AsyncRead + Unpin),
+    limits: &Limits,
+) -> Result<(), Why> {
     let mut fields = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut fields);
-    response
-        .parse(&answer.bytes)
-        .map_err(|_| ConnectError::NotHttp)?;
-    let status = response.code.ok_or(ConnectError::NotHttp)?;
+    response.parse(&answer.bytes).map_err(|_| NOT_WEBSOCKET)?;
+    let status = response.code.ok_or(NOT_WEBSOCKET)?;
     let fields = Fields(response.headers);
     if status != 101 {
         let length = fields.only("Content-Length").and_then(|n| n.parse().ok());
         let said = sentence(&answer.rest, length, stream, limits.sentence).await;
-        return Err(ConnectError::Status(status, said));
+        return Err(if said.is_empty() || status < 400 {
+            format!("what listens there answered HTTP {status}, not a WebSocket").into()
+        } else {
+            format!("refused: {said} (HTTP {status})").into()
+        });
     }
     // RFC 6455 4.1: each of these is a reason to fail, and the library looks at the key alone. It
     // decodes that into a space of 20 bytes, which are 27 digits of base64 and one `=`.
@@ -243,11 +198,7 @@ async fn look(answer: &Head, stream: &mut TcpStream, limits: &Limits) -> Result<
         // Nothing was asked for, so nothing may be granted.
         && !fields.has("Sec-WebSocket-Extensions")
         && !fields.has("Sec-WebSocket-Protocol");
-    if agreed {
-        Ok(())
-    } else {
-        Err(ConnectError::Handshake)
-    }
+    agreed.then_some(()).ok_or(WRONG)
 }
 
 /// The body of a refusal when it is one short line of plain text, else nothing. `length` is what
@@ -256,7 +207,7 @@ async fn look(answer: &Head, stream: &mut TcpStream, limits: &Limits) -> Result<
 async fn sentence(
     start: &Bytes,
     length: Option<usize>,
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + Unpin),
     patience: Duration,
 ) -> String {
     const SHORT: usize = 200;
@@ -267,11 +218,11 @@ async fn sentence(
     let mut body = start.to_vec();
     let missing = length.saturating_sub(body.len()) as u64;
     let mut rest = stream.take(missing);
-    let _ = tokio::time::timeout(patience, rest.read_to_end(&mut body)).await;
+    let _ = timeout(patience, rest.read_to_end(&mut body)).await;
     let text = String::from_utf8_lossy(&body);
-    let line = text.trim();
-    if line.len() <= SHORT && !line.contains(['<', '\n']) {
-        crate::protocol::line::clean(line).into_owned()
+    let said = text.trim();
+    if said.len() <= SHORT && !said.contains(['<', '\n']) {
+        line::clean(said).into_owned()
     } else {
         String::new()
     }

@@ -3,11 +3,14 @@
 use std::io::{self, IsTerminal};
 
 use tokio::sync::mpsc::Receiver;
+use tokio::time::sleep;
 
+use crate::client::event::Event;
 use crate::client::format::Format;
 use crate::client::limits::Limits;
 use crate::client::pipe::{self, Output};
-use crate::client::terminal::{Terminal, Typed};
+use crate::client::terminal::{Colours, Terminal};
+use crate::os::Stop;
 use crate::protocol::line;
 
 const PROMPT: &str = "> ";
@@ -18,83 +21,56 @@ pub struct Console {
     /// Standard error: what is about the chat.
     notes: Output,
     format: Format,
-    /// Bytes that may wait for a slow reader.
-    most: usize,
+    stop: Stop,
+    /// Somebody wants to leave, or nobody reads.
+    leaving: bool,
+    limits: Limits,
 }
 
 enum Ends {
     /// A keyboard and a screen.
     Terminal(Box<Terminal>),
     /// Standard input and standard output.
-    Pipe {
-        input: Receiver<Event>,
-        /// Nothing more will come.
-        ended: bool,
-        output: Output,
-    },
-}
-
-/// What happened at one of the ends.
-#[derive(Debug)]
-pub enum Event {
-    /// A line to be sent.
-    Line(String),
-    /// Something that cannot be sent, and why.
-    Unfit(String),
-    /// The input has ended. Said once.
-    End,
-    /// A person wants to leave.
-    Leave,
-    /// What was shown is on its way: there is room again.
-    Shown,
-    /// Nothing can be shown any more, and why. Said once.
-    OutputEnded(io::Error),
+    Pipe(Receiver<Event>, Output),
 }
 
 impl Console {
     /// A terminal when a person sits at both ends of one that can move its cursor, else a pipe.
+    /// Signals that `stop` takes over are wishes to leave.
     ///
     /// # Errors
     ///
     /// The terminal does not let itself be used as one.
-    pub fn open(mut format: Format, limits: &Limits) -> io::Result<Self> {
+    pub fn open(mut format: Format, stop: Stop, limits: &Limits) -> io::Result<Self> {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         let screen = io::stdout().is_terminal() && !dumb && !format.json;
         let person = io::stdin().is_terminal();
-        format.colours = screen && !set("NO_COLOR");
-        if !(screen && person) {
-            let (input, output) = (pipe::input(limits, person), Output::to(io::stdout()));
-            let notes = Output::to(io::stderr());
-            return Ok(Self::pipe(input, output, notes, format, limits));
-        }
-        Ok(Self {
-            ends: Ends::Terminal(Box::new(Terminal::open(PROMPT, limits.message)?)),
-            notes: Output::to(io::stderr()),
-            format,
-            most: limits.gather,
-        })
+        format.colours = (screen && !set("NO_COLOR")).then(Colours::default);
+        let ends = if screen && person {
+            Ends::Terminal(Box::new(Terminal::open(PROMPT, limits.message)?))
+        } else {
+            Ends::Pipe(pipe::input(limits, person), Output::to(io::stdout()))
+        };
+        let notes = Output::to(io::stderr());
+        Ok(Self::new(ends, notes, format, stop, limits))
     }
 
-    /// A pipe with these three ends.
+    /// Pipes: what is typed, the chat, and what is about the chat.
     #[must_use]
-    pub fn pipe(
-        input: Receiver<Event>,
-        output: Output,
-        notes: Output,
-        format: Format,
-        limits: &Limits,
-    ) -> Self {
-        let ended = false;
+    pub fn pipes(input: Receiver<Event>, output: Output, notes: Output, limits: &Limits) -> Self {
+        let ends = Ends::Pipe(input, output);
+        Self::new(ends, notes, Format::default(), Stop::default(), limits)
+    }
+
+    fn new(ends: Ends, notes: Output, format: Format, stop: Stop, limits: &Limits) -> Self {
         Self {
-            ends: Ends::Pipe {
-                input,
-                ended,
-                output,
-            },
+            ends,
             notes,
             format,
-            most: limits.gather,
+            stop,
+            leaving: false,
+            limits: limits.clone(),
         }
     }
 
@@ -109,37 +85,16 @@ impl Console {
     pub fn waiting(&self) -> usize {
         match &self.ends {
             Ends::Terminal(terminal) => terminal.waiting(),
-            Ends::Pipe { output, .. } => output.waiting(),
+            Ends::Pipe(_, output) => output.waiting(),
         }
     }
 
-    /// Whether more may be shown, or what was shown waits for its reader.
-    #[must_use]
-    pub fn has_room(&self) -> bool {
-        self.waiting() < self.most
-    }
-
-    /// Shows a line of the chat, which has been made safe. [`Console::flush`] after the last.
+    /// Shows a line of the chat, which has been made safe. [`Console::next`] brings it on its way.
     pub fn show(&mut self, line: &str) {
         let line = self.format.line(line);
         match &mut self.ends {
             Ends::Terminal(terminal) => terminal.print(&line),
-            Ends::Pipe { output, .. } => output.push(&line),
-        }
-    }
-
-    /// Keeps a typed line visible; a pipe has no use for that.
-    pub fn show_own(&mut self, line: &str) {
-        if let Ends::Terminal(terminal) = &mut self.ends {
-            terminal.print(&self.format.own(PROMPT, &line::clean(line)));
-        }
-    }
-
-    /// Lets what was shown be seen. A pipe's part is done by [`Console::next`].
-    pub fn flush(&mut self) {
-        if let Ends::Terminal(terminal) = &mut self.ends {
-            // A terminal that is gone says so at the next key.
-            let _ = terminal.flush();
+            Ends::Pipe(_, output) => output.push(&line),
         }
     }
 
@@ -148,11 +103,8 @@ impl Console {
     pub fn note(&mut self, line: &str) {
         let line = format!("client: {line}");
         match &mut self.ends {
-            Ends::Terminal(terminal) if io::stderr().is_terminal() => {
-                terminal.print(&line);
-                let _ = terminal.flush();
-            }
-            _ if self.notes.waiting() < self.most => self.notes.push(&line),
+            Ends::Terminal(terminal) if io::stderr().is_terminal() => terminal.print(&line),
+            _ if self.notes.waiting() < self.limits.gather => self.notes.push(&line),
             _ => {}
         }
     }
@@ -160,70 +112,81 @@ impl Console {
     /// What happens next; a pipe is read only while `reading`. May be cancelled.
     pub async fn next(&mut self, reading: bool) -> Event {
         // Each line that is read may be worth a note.
-        let reading = reading && self.notes.waiting() < self.most;
-        tokio::select! {
+        let reading = reading && self.notes.waiting() < self.limits.gather;
+        let event = tokio::select! {
             event = self.ends.next(reading) => event,
             // That standard error is gone is no reason to leave, and nobody could be told.
             _ = self.notes.write() => Event::Shown,
+            () = self.stop.asked() => Event::Leave,
+        };
+        match (&event, &mut self.ends) {
+            // It is no longer shown as what is being typed. After a wish to leave it is not sent.
+            (Event::Line(line), Ends::Terminal(terminal)) if !self.leaving => {
+                terminal.print(&self.format.own(PROMPT, &line::clean(line)));
+            }
+            (Event::Leave | Event::OutputEnded(_), _) => self.leaving = true,
+            _ => {}
         }
+        event
     }
 
-    /// A line of a pipe that is there already, or its end.
+    /// What a pipe has brought already.
     pub fn ready(&mut self) -> Option<Event> {
         match &mut self.ends {
-            Ends::Pipe { input, ended, .. } if !*ended && self.notes.waiting() < self.most => {
-                let event = input.try_recv().ok()?;
-                *ended = matches!(event, Event::End);
-                Some(event)
+            Ends::Pipe(input, _) if self.notes.waiting() < self.limits.gather => {
+                input.try_recv().ok()
             }
             _ => None,
         }
     }
 
-    /// Waits until all that was shown has been taken by its reader. May be cancelled.
+    /// Waits until all that was shown has been taken by its reader; when somebody wants to leave
+    /// and the reader has stopped, only a moment.
     ///
     /// # Errors
     ///
     /// It could not be written, and why.
     pub async fn finish(&mut self) -> io::Result<()> {
-        match &mut self.ends {
-            Ends::Terminal(terminal) => terminal.finish().await,
-            Ends::Pipe { output, .. } => output.finish().await,
+        tokio::select! {
+            finished = self.ends.finish() => finished,
+            () = enough(&mut self.stop, &mut self.leaving, &self.limits) => Ok(()),
         }
     }
 
-    /// Gives the terminal back; what is still to be said goes to standard error.
-    #[must_use]
-    pub fn close(self) -> Output {
-        self.notes
+    /// Waits like [`Console::finish`], also for the reader of the notes, and gives the terminal
+    /// back.
+    pub async fn close(mut self) {
+        tokio::select! {
+            _ = async { tokio::join!(self.ends.finish(), self.notes.finish()) } => {}
+            () = enough(&mut self.stop, &mut self.leaving, &self.limits) => {}
+        }
     }
 }
 
 impl Ends {
     async fn next(&mut self, reading: bool) -> Event {
         match self {
-            Self::Terminal(terminal) => loop {
-                match terminal.next().await {
-                    // A bare Enter says nothing.
-                    Ok(Typed::Line(line)) if line.is_empty() => {}
-                    Ok(Typed::Line(line)) => return Event::Line(line),
-                    Ok(Typed::Shown) => return Event::Shown,
-                    // An error is a terminal that is gone.
-                    Ok(Typed::Leave) | Err(_) => return Event::Leave,
-                }
-            },
-            Self::Pipe {
-                input,
-                ended,
-                output,
-            } => tokio::select! {
-                event = input.recv(), if reading && !*ended => {
-                    let event = event.unwrap_or(Event::End);
-                    *ended = matches!(event, Event::End);
-                    event
-                }
+            Self::Terminal(terminal) => terminal.next().await,
+            Self::Pipe(input, output) => tokio::select! {
+                Some(event) = input.recv(), if reading => event,
                 written = output.write() => written.map_or_else(Event::OutputEnded, |()| Event::Shown),
             },
         }
     }
+
+    async fn finish(&mut self) -> io::Result<()> {
+        match self {
+            Self::Terminal(terminal) => terminal.finish().await,
+            Self::Pipe(_, output) => output.finish().await,
+        }
+    }
+}
+
+/// Waits as long as a reader that stopped is waited for.
+async fn enough(stop: &mut Stop, leaving: &mut bool, limits: &Limits) {
+    if !*leaving {
+        stop.asked().await;
+        *leaving = true;
+    }
+    sleep(limits.last_words).await;
 }

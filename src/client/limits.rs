@@ -22,10 +22,15 @@ pub struct Limits {
     /// What a reader that stopped may take of the end, after a wish to leave: once for what was
     /// received and once for the last line about the chat. Together with `close` less than 3 s.
     pub last_words: Duration,
-    /// Lines that are read ahead of the socket, and pongs that are owed.
+    /// Lines that are read ahead of the socket.
     pub queue: usize,
-    /// Bytes of lines that are sent before a ping asks whether they have arrived.
+    /// Bytes that are encoded and not yet written, beyond which no more lines are encoded. Behind
+    /// each batch of lines a ping asks whether they have arrived.
     pub batch: usize,
+    /// Bytes that are encoded and not yet written, beyond which nothing is read: answers to a
+    /// server that pings and does not read. Far more than `batch` and the longest line, since two
+    /// ends that both only write would wait for ever.
+    pub unwritten: usize,
     /// Bytes that wait for a slow standard output before the socket is not read any more.
     pub gather: usize,
     /// Bytes that wait for a standard output that nobody reads before a server is given up that
@@ -49,15 +54,10 @@ impl Limits {
         last_words: Duration::from_millis(300),
         queue: 256,
         batch: 16 * 1024,
+        unwritten: 1024 * 1024,
         gather: 128 * 1024,
         ahead: 1024 * 1024,
         outbox: 1024 * 1024,
         from_server: longest(MESSAGE_MOST),
     };
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self::DEFAULT
-    }
 }

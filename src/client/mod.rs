@@ -1,10 +1,10 @@
 //! The half that people type into.
 //!
-//! - [`connect`]: from a URL to a WebSocket; [`backoff`]: how long to wait before the next try
-//! - [`connection`]: one WebSocket's life, with the `select!` over typed lines and frames;
-//!   [`socket`]: the stream below it
+//! - [`connect`]: from a URL to an open stream; [`backoff`]: how long to wait before the next try
+//! - [`connection`]: one WebSocket's life, with the `select!` over typed lines and frames
 //! - [`chat`]: what stays while connections come and go; [`outbox`]: the lines on their way
-//! - [`console`]: the two ends, a person's [`terminal`] or a [`pipe`]; [`mod@format`]: how a line looks
+//! - [`console`]: the two ends, a person's [`terminal`] or a [`pipe`], and the [`event`]s that both
+//!   tell; [`mod@format`]: how a line looks
 //! - [`flags`], [`limits`]
 
 pub mod backoff;
@@ -12,10 +12,10 @@ pub mod chat;
 pub mod connect;
 pub mod connection;
 pub mod console;
+pub mod event;
 pub mod flags;
 pub mod format;
 pub mod limits;
 pub mod outbox;
 pub mod pipe;
-pub mod socket;
 pub mod terminal;

@@ -6,10 +6,10 @@
 
 use std::io::{self, BufRead, Read, Write};
 
-use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel, error::SendError};
 use tokio::sync::oneshot;
 
-use crate::client::console::Event;
+use crate::client::event::Event;
 use crate::client::limits::Limits;
 use crate::os;
 
@@ -26,33 +26,33 @@ pub fn input(limits: &Limits, person: bool) -> Receiver<Event> {
     receiver
 }
 
-/// Nobody wants to know any more.
-struct Unheard;
-
+/// Ends early when nobody wants to know any more.
 fn read(
     mut input: impl BufRead,
     most: usize,
     person: bool,
     events: &Sender<Event>,
-) -> Result<(), Unheard> {
-    let tell = |event| events.blocking_send(event).map_err(|_| Unheard);
+) -> Result<(), SendError<Event>> {
     let mut line = Vec::new();
     for number in 1_u64.. {
         match read_line(&mut input, &mut line, most) {
             Ok(0) => break,
             Ok(length) => match judge(&line, length, most) {
                 Ok("") if person => {}
-                Ok(text) => tell(Event::Line(text.to_owned()))?,
-                Err(why) => tell(Event::Unfit(format!("line {number} is {why}: not sent")))?,
+                Ok(text) => events.blocking_send(Event::Line(text.to_owned()))?,
+                Err(why) => {
+                    let why = format!("line {number} is {why}: not sent");
+                    events.blocking_send(Event::Unfit(why))?;
+                }
             },
             Err(error) => {
-                let why = os::describe(&error);
-                tell(Event::Unfit(format!("cannot read standard input: {why}")))?;
+                let why = format!("cannot read standard input: {}", os::describe(&error));
+                events.blocking_send(Event::Unfit(why))?;
                 break;
             }
         }
     }
-    tell(Event::End)
+    events.blocking_send(Event::End)
 }
 
 /// Reads one line into `line`, but no more than `most` bytes and its end; the rest of a longer
@@ -86,15 +86,11 @@ fn judge(line: &[u8], length: usize, most: usize) -> Result<&str, String> {
 /// what comes meanwhile waits here and is the next piece.
 #[derive(Debug)]
 pub struct Output {
-    /// `None` when nothing can be written any more.
-    thread: Option<Thread>,
     waiting: String,
-}
-
-#[derive(Debug)]
-struct Thread {
-    pieces: Sender<String>,
-    ended: oneshot::Receiver<io::Error>,
+    /// To the thread; `None` when nothing can be written any more.
+    pieces: Option<Sender<String>>,
+    /// Why the thread could not go on.
+    error: oneshot::Receiver<io::Error>,
 }
 
 impl Output {
@@ -102,7 +98,7 @@ impl Output {
     #[must_use]
     pub fn to(mut end: impl Write + Send + 'static) -> Self {
         let (pieces, mut receiver) = channel::<String>(1);
-        let (tell, ended) = oneshot::channel();
+        let (tell, error) = oneshot::channel();
         std::thread::spawn(move || {
             while let Some(piece) = receiver.blocking_recv() {
                 let written = end.write_all(piece.as_bytes()).and_then(|()| end.flush());
@@ -112,21 +108,22 @@ impl Output {
                 }
             }
         });
-        Self::over(pieces, ended)
+        Self::over(pieces, error)
     }
 
     /// Gives the pieces to whoever has the other ends of these channels.
     #[must_use]
-    pub fn over(pieces: Sender<String>, ended: oneshot::Receiver<io::Error>) -> Self {
+    pub fn over(pieces: Sender<String>, error: oneshot::Receiver<io::Error>) -> Self {
         Self {
-            thread: Some(Thread { pieces, ended }),
             waiting: String::new(),
+            pieces: Some(pieces),
+            error,
         }
     }
 
     /// Puts a line behind what waits; [`Output::write`] brings it on its way.
     pub fn push(&mut self, line: &str) {
-        if self.thread.is_some() {
+        if self.pieces.is_some() {
             self.waiting.push_str(line);
             self.waiting.push('\n');
         }
@@ -145,7 +142,7 @@ impl Output {
     ///
     /// Nothing can be written any more, and why. Said once.
     pub async fn write(&mut self) -> io::Result<()> {
-        let Some(Thread { pieces, ended }) = &mut self.thread else {
+        let Some(pieces) = &self.pieces else {
             return std::future::pending().await;
         };
         let error = tokio::select! {
@@ -153,10 +150,10 @@ impl Output {
                 place.send(std::mem::take(&mut self.waiting));
                 return Ok(());
             }
-            error = ended => error,
+            error = &mut self.error => error,
         };
-        self.thread = None;
-        self.waiting = String::new();
+        self.pieces = None;
+        self.waiting.clear();
         Err(error.unwrap_or_else(|_| io::ErrorKind::BrokenPipe.into()))
     }
 
@@ -166,15 +163,15 @@ impl Output {
     ///
     /// Nothing can be written any more, and why.
     pub async fn finish(&mut self) -> io::Result<()> {
-        while self.thread.is_some() && !self.waiting.is_empty() {
+        while !self.waiting.is_empty() {
             self.write().await?;
         }
-        let Some(Thread { pieces, ended }) = self.thread.take() else {
+        if self.pieces.is_none() {
             return Ok(());
-        };
-        drop(pieces);
-        // Without an error the thread just ends.
-        ended.await.map_or(Ok(()), Err)
+        }
+        // The thread ends when nothing more can come.
+        self.pieces = None;
+        (&mut self.error).await.map_or(Ok(()), Err)
     }
 }
 

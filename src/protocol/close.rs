@@ -1,32 +1,10 @@
 //! How either end leaves without losing what is on its way.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_websockets::proto::ProtocolError;
-use tokio_websockets::{CloseCode, Error, Message, WebSocketStream};
-
-/// The closing handshake (RFC 6455 7.1.2) and the end of the TCP stream, all within `deadline`.
-/// What the peer still sends is read and thrown away. When the peer or the library has sent a
-/// Close first, that one is answered or delivered instead.
-pub async fn close<S>(
-    ws: &mut WebSocketStream<S>,
-    code: CloseCode,
-    reason: &str,
-    deadline: Duration,
-) where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let goodbye = async {
-        // An error here means that a Close is under way already; the reading below sends it.
-        let _ = ws.send(Message::close(Some(code), reason)).await;
-        while let Some(Ok(_)) = ws.next().await {}
-        linger(ws.get_mut()).await;
-    };
-    let _ = tokio::time::timeout(deadline, goodbye).await;
-}
+use tokio_websockets::{CloseCode, Error};
 
 /// Ends the sending side and reads until the peer ends its own. A socket closed with unread
 /// input makes the kernel send RST, and the peer loses what it had not read yet: the answer

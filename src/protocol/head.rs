@@ -1,15 +1,10 @@
 //! The HTTP head at the start of a connection: at most so many bytes of it, and what came behind
 //! it in the same packet.
 
-use std::io::{self, Cursor};
+use std::io;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, Chain, Join};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-
-/// A TCP stream that first gives back the bytes that were read too far.
-pub type Socket = Join<Chain<Cursor<Bytes>, OwnedReadHalf>, OwnedWriteHalf>;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// The bytes up to and with the blank line, and the bytes behind it.
 #[derive(Debug)]
@@ -22,7 +17,7 @@ pub struct Head {
 
 /// Why there is no head.
 #[derive(Debug)]
-pub enum NoHead {
+pub enum HeadError {
     /// More bytes than the limit without a blank line.
     TooLong,
     /// Not the beginning of one.
@@ -43,7 +38,7 @@ pub async fn read<S>(
     stream: &mut S,
     limit: usize,
     plausible: fn(&[u8]) -> bool,
-) -> Result<Head, NoHead>
+) -> Result<Head, HeadError>
 where
     S: AsyncRead + Unpin,
 {
@@ -64,29 +59,22 @@ where
             return if fits {
                 Ok(Head { bytes, rest })
             } else {
-                Err(NoHead::TooLong)
+                Err(HeadError::TooLong)
             };
         }
         searched = head.len();
         if searched >= limit {
-            return Err(NoHead::TooLong);
+            return Err(HeadError::TooLong);
         }
         if !plausible(&head) {
-            return Err(NoHead::NotHttp);
+            return Err(HeadError::NotHttp);
         }
         match stream.read_buf(&mut head).await {
-            Ok(0) => return Err(NoHead::Left),
+            Ok(0) => return Err(HeadError::Left),
             Ok(_) => {}
-            Err(error) => return Err(NoHead::Io(error)),
+            Err(error) => return Err(HeadError::Io(error)),
         }
     }
-}
-
-/// The stream as it was before `rest` was read from it.
-#[must_use]
-pub fn unread(stream: TcpStream, rest: Bytes) -> Socket {
-    let (reader, writer) = stream.into_split();
-    tokio::io::join(Cursor::new(rest).chain(reader), writer)
 }
 
 /// The header fields of a head.

@@ -52,6 +52,12 @@ impl Keepalive {
         2 * self.quiet
     }
 
+    /// Whether the peer was asked and has not been heard since.
+    #[must_use]
+    pub fn is_asking(&self) -> bool {
+        self.asked
+    }
+
     /// The timer has come.
     pub fn alarm(&mut self) -> Alarm {
         if Instant::now() < self.due() {

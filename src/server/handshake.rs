@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_websockets::{Limits as WsLimits, ServerBuilder};
 
 use crate::protocol::close;
-use crate::protocol::head::{self, Fields, NoHead};
+use crate::protocol::head::{self, Fields, HeadError};
 use crate::protocol::line;
 use crate::server::connection::Connection;
 use crate::server::limits::Limits;
@@ -118,9 +118,9 @@ where
 {
     let head = head::read(stream, limit, plausible).await;
     let head = head.map_err(|error| match error {
-        NoHead::TooLong => TOO_LONG,
-        NoHead::NotHttp => NOT_HTTP,
-        NoHead::Left | NoHead::Io(_) => Refusal::Left,
+        HeadError::TooLong => TOO_LONG,
+        HeadError::NotHttp => NOT_HTTP,
+        HeadError::Left | HeadError::Io(_) => Refusal::Left,
     })?;
     if rules.full {
         return Err(FULL);

@@ -34,6 +34,8 @@ use tokio::{
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
+use crate::client::event::Event;
+
 use super::{
     editor::{Edit, Editor, Layout, layout},
     keys::Decoder,
@@ -57,17 +59,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// them is lost.
 const QUEUED_BYTES: usize = 2 * 1024 * 1024;
 
-/// What [`Terminal::next`] tells.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Typed {
-    /// A person finished this line.
-    Line(String),
-    /// A person asked to leave, or the terminal is gone.
-    Leave,
-    /// Nothing was typed, but a screen that stood still has shown all that waited.
-    Shown,
-}
-
 /// The terminal that is open, if one is. There is one for a process, and a
 /// panic must find it.
 static OPEN: Mutex<Option<Open>> = Mutex::new(None);
@@ -85,6 +76,27 @@ struct Open {
 }
 
 impl Open {
+    /// Makes a terminal the open one, and takes it into raw mode.
+    fn install(screen: Arc<pipe::Sender>, before: Termios) -> io::Result<()> {
+        let mut place = open_terminal();
+        if place.is_some() {
+            // Not ours: the other one must stay as it is.
+            return Err(io::Error::other("the terminal is open already"));
+        }
+        let open = place.insert(Self {
+            screen,
+            unwritten: Vec::new(),
+            before,
+            erase: String::new(),
+        });
+        let entered = open.enter();
+        if entered.is_err() {
+            let _ = open.leave();
+            *place = None;
+        }
+        entered
+    }
+
     /// Keys come at once, unechoed, and none is a signal. Output stays as it
     /// was: what others print (a panic's message, say) keeps its line ends.
     fn enter(&mut self) -> io::Result<()> {
@@ -207,11 +219,16 @@ impl Terminal {
         let keyboard = reopen(OFlags::RDONLY | OFlags::NONBLOCK)?;
         let screen = reopen(OFlags::RDWR | OFlags::NONBLOCK)?;
         let screen = Arc::new(pipe::Sender::from_owned_fd_unchecked(screen)?);
+        let keyboard = pipe::Receiver::from_owned_fd_unchecked(keyboard)?;
+        let resized = signal(SignalKind::window_change())?;
+        let continued = signal(SignalKind::from_raw(Signo::CONT.as_raw()))?;
+        restore_on_panic();
+        // From here on, dropping `terminal` restores it.
+        Open::install(screen.clone(), before)?;
         let mut terminal = Self {
-            keyboard: pipe::Receiver::from_owned_fd_unchecked(keyboard)?,
-            screen: screen.clone(),
-            resized: signal(SignalKind::window_change())?,
-            continued: signal(SignalKind::from_raw(Signo::CONT.as_raw()))?,
+            keyboard,
+            resized,
+            continued,
             unread: VecDeque::new(),
             decoder: Decoder::default(),
             heard: Instant::now(),
@@ -220,53 +237,39 @@ impl Terminal {
             queued: Vec::new(),
             queued_bytes: 0,
             shown: Shown::default(),
-            size: None,
+            size: Some(size(&screen)),
+            screen,
             stale: true,
             settled: None,
             stopped: false,
         };
-        restore_on_panic();
-        let erase = String::new();
-        {
-            let mut open = open_terminal();
-            if open.is_some() {
-                // Not ours: the other one must stay as it is.
-                return Err(io::Error::other("the terminal is open already"));
-            }
-            let open = open.insert(Open {
-                screen,
-                unwritten: Vec::new(),
-                before,
-                erase,
-            });
-            terminal.size = Some(size(&open.screen));
-            open.enter()?;
-        }
         terminal.draw()?;
         Ok(terminal)
     }
 
-    /// Waits for the next finished line, and meanwhile edits and draws. The
-    /// line is erased from the screen at the next drawing.
+    /// Waits for the next finished line ([`Event::Line`], never an empty one: a bare Enter says
+    /// nothing), and meanwhile edits and draws. The line is erased from the screen at the next
+    /// drawing. [`Event::Shown`] when all that was printed is drawn; [`Event::Leave`] when a
+    /// person asks to leave, or the terminal cannot be read or written any more.
     ///
     /// Cancel safe: nothing typed is lost.
-    ///
-    /// # Errors
-    ///
-    /// The terminal cannot be read or written any more.
-    pub async fn next(&mut self) -> io::Result<Typed> {
+    pub async fn next(&mut self) -> Event {
+        self.wait().await.unwrap_or(Event::Leave)
+    }
+
+    async fn wait(&mut self) -> io::Result<Event> {
         loop {
-            if let Some(typed) = self.edit()? {
-                return Ok(typed);
+            if let Some(event) = self.edit()? {
+                return Ok(event);
             }
             let waited = self.waiting() > 0;
             self.refresh()?;
             if waited && self.waiting() == 0 {
-                return Ok(Typed::Shown);
+                return Ok(Event::Shown);
             }
             let blocked = match open_terminal().as_ref() {
                 Some(open) => !open.unwritten.is_empty(),
-                None => return Ok(Typed::Leave),
+                None => return Ok(Event::Leave),
             };
             let settled = self.settled.unwrap_or_else(Instant::now);
             select! {
@@ -274,7 +277,7 @@ impl Terminal {
                 biased;
                 read = read(&self.keyboard, &mut self.unread) => {
                     if read? == 0 {
-                        return Ok(Typed::Leave);
+                        return Ok(Event::Leave);
                     }
                     self.heard = Instant::now();
                 }
@@ -294,13 +297,15 @@ impl Terminal {
         }
     }
 
-    /// Queues a line to be shown above the typed one. It may contain colours
+    /// Queues a line to be shown above the typed one; [`Terminal::next`] draws it, while the window
+    /// is being resized a moment later. It may contain colours
     /// (SGR sequences); everything else a terminal would obey must have been
     /// escaped.
     pub fn print(&mut self, line: &str) {
         if self.queued_bytes < QUEUED_BYTES {
             self.queued_bytes += line.len() + size_of::<String>();
             self.queued.push(line.to_owned());
+            self.stale = true;
         }
     }
 
@@ -308,17 +313,6 @@ impl Terminal {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.queued_bytes
-    }
-
-    /// Shows the queued lines, and the typed one below them; while the window
-    /// is being resized, a moment later.
-    ///
-    /// # Errors
-    ///
-    /// The terminal cannot be written.
-    pub fn flush(&mut self) -> io::Result<()> {
-        self.stale = true;
-        self.refresh()
     }
 
     /// Shows the queued lines and leaves the text that was being typed in sight, as if it had
@@ -347,7 +341,7 @@ impl Terminal {
     }
 
     /// Feeds the editor until a line is finished or nothing is left to feed.
-    fn edit(&mut self) -> io::Result<Option<Typed>> {
+    fn edit(&mut self) -> io::Result<Option<Event>> {
         while let Some(byte) = self.unread.pop_front() {
             let Some(key) = self.decoder.feed(byte) else {
                 continue;
@@ -355,13 +349,14 @@ impl Terminal {
             match self.editor.key(key) {
                 Edit::Nothing => {}
                 Edit::Changed => self.stale = true,
+                Edit::Line(line) if line.is_empty() => {}
                 Edit::Line(line) => {
                     self.stale = true;
-                    return Ok(Some(Typed::Line(line)));
+                    return Ok(Some(Event::Line(line)));
                 }
                 Edit::Leave => {
                     self.unread.clear();
-                    return Ok(Some(Typed::Leave));
+                    return Ok(Some(Event::Leave));
                 }
                 Edit::Suspend => self.suspend()?,
                 Edit::Clear => self.clear(),
