@@ -22,6 +22,12 @@ use socket2::{Domain, Socket, Type};
 /// Far more than anything here takes on the slowest machine.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
+/// Bytes of resident memory that neither program comes near, attacked or not.
+const SMALL: usize = 60 * 1024 * 1024;
+
+/// Bytes of a flood: more than that, so whoever keeps all of it is found out.
+pub const FLOOD: u64 = SMALL as u64 + 4 * 1024 * 1024;
+
 /// A running program of this crate. Ended when dropped.
 pub struct Program {
     child: Child,
@@ -123,6 +129,13 @@ impl Program {
     /// `INT`, `TERM`, `KILL`, …
     pub fn signal(&self, name: &str) {
         signal(self.id(), name);
+    }
+
+    /// It has never had much in memory.
+    #[track_caller]
+    pub fn is_small(&self) {
+        let most = resident(self.id(), "VmHWM");
+        assert!(most < SMALL, "{most} bytes");
     }
 
     /// Waits for the end and returns the exit code (-1 for a signal). What it still prints is

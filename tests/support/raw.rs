@@ -67,6 +67,30 @@ pub fn close_frame(code: u16, reason: &str) -> Vec<u8> {
     frame(FIN | CLOSE, &payload)
 }
 
+/// What is said of a message that is too long: fragments that the library would go on with.
+pub fn oversize(len: usize, frame: fn(u8, &[u8]) -> Vec<u8>) -> Vec<u8> {
+    let part = vec![b'x'; len];
+    [
+        frame(FIN | TEXT, b"before"),
+        frame(TEXT, &part),
+        frame(CONTINUATION, &part),
+        frame(FIN | CONTINUATION, b"end"),
+        frame(FIN | TEXT, b"after"),
+    ]
+    .concat()
+}
+
+/// A message that ends inside a code point, its last fragment empty.
+pub fn cut_inside(frame: fn(u8, &[u8]) -> Vec<u8>) -> Vec<u8> {
+    [
+        frame(FIN | TEXT, b"before"),
+        frame(TEXT, b"half an \xc3"),
+        frame(FIN | CONTINUATION, b""),
+        frame(FIN | TEXT, b"after"),
+    ]
+    .concat()
+}
+
 /// A server made by hand.
 pub struct RawServer {
     listener: TcpListener,
@@ -302,6 +326,16 @@ impl Raw {
         let mut bytes = [0; N];
         self.stream.read_exact(&mut bytes).unwrap();
         bytes
+    }
+}
+
+/// Sends until the other end has gone or takes nothing for a while, but no more than so many
+/// bytes. That it takes nothing is found by the write timeout of the stream.
+pub fn flood(stream: &mut TcpStream, piece: &[u8], most: u64) {
+    let pieces = piece.repeat(64 * 1024 / piece.len());
+    let mut sent = 0;
+    while sent < most && stream.write_all(&pieces).is_ok() {
+        sent += pieces.len() as u64;
     }
 }
 

@@ -3,16 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::memory::{connect, open};
 use chat_pair::server::batch::Lines;
 use chat_pair::server::connection::Ended;
 use chat_pair::server::limits::Limits;
 use chat_pair::server::room::{Speaker, Subscription};
 use futures_util::{SinkExt, StreamExt};
-use support::memory::{connect, open};
 use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_websockets::{ClientBuilder, Message};

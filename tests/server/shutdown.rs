@@ -1,15 +1,11 @@
 //! A server that is asked to stop: everyone is told, nothing that was accepted is lost, and
 //! nobody keeps it from ending.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
 use std::io::Write;
 use std::thread;
 
-use support::raw::{CLOSE, FIN, REQUEST, Raw, frame};
-use support::{Program, Server};
+use crate::support::raw::{CLOSE, FIN, REQUEST, Raw, frame};
+use crate::support::{Program, Server};
 
 const GOODBYE: &str = "server shutting down";
 

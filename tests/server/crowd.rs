@@ -1,15 +1,11 @@
 //! More strangers than there is room for, and strangers that break off all at once.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Instant;
 
-use support::raw::{Ear, REQUEST, Raw, missed};
-use support::{PATIENCE, Server, descriptors};
+use crate::support::raw::{Ear, REQUEST, Raw, missed};
+use crate::support::{PATIENCE, Server, descriptors};
 
 /// Asks to join, again and again until there is a place.
 fn join_when_there_is_room(port: u16) -> Raw {

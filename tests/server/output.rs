@@ -1,18 +1,14 @@
 //! Standard output and standard error that are closed, or that nobody reads: the chat goes on,
 //! and what the log lost is counted.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
 use std::io::{ErrorKind, Write, pipe};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::thread;
 
-use support::raw::{Ear, Raw};
-use support::{Lines, Program, Server};
+use crate::support::raw::{Ear, Raw};
+use crate::support::{Lines, Program, Server};
 
 /// Ann talks, Bob hears it.
 fn chat_goes_on(port: u16) {

@@ -1,21 +1,17 @@
 //! The client in a real pseudo-terminal, with an emulator that says what a person would see.
 //! Messages come from a second client, and what was typed is read there.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
 use std::io::{Read, Write};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::raw::{FIN, RawServer, TEXT, bare_frame};
+use crate::support::window::{self, Window, wrap};
+use crate::support::{PATIENCE, Port, Program, Server};
 use portable_pty::{CommandBuilder, native_pty_system};
 use rustix::fs::{Mode, OFlags};
 use rustix::termios::Action;
-use support::raw::{FIN, RawServer, TEXT, bare_frame};
-use support::window::{self, Window, wrap};
-use support::{PATIENCE, Port, Program, Server};
 
 /// A server, a client in a window, and another one that talks to it.
 struct Chat {
@@ -490,12 +486,12 @@ fn a_signal_ends_a_client_whose_terminal_stands_still() {
             server.say(&line);
         }
         let id = child.process_id().unwrap();
-        support::signal(id, name);
+        crate::support::signal(id, name);
         let (end, ended) = channel();
         thread::spawn(move || end.send(child.wait().unwrap()));
         let status = ended.recv_timeout(PATIENCE);
         if status.is_err() {
-            support::try_signal(id, "KILL");
+            crate::support::try_signal(id, "KILL");
         }
         assert_eq!(status.unwrap().exit_code(), 0, "{name}");
         assert_eq!(format!("{:?}", pair.master.get_termios().unwrap()), modes);
@@ -686,7 +682,7 @@ fn times_stand_before_the_lines() {
 #[test]
 fn a_panic_restores_the_terminal_before_its_message() {
     const AGAIN: &str = "TEST_THAT_PANICS";
-    let name = "a_panic_restores_the_terminal_before_its_message";
+    let name = "terminal::a_panic_restores_the_terminal_before_its_message";
     if std::env::var_os(AGAIN).is_some() {
         return panic_in_a_terminal();
     }

@@ -4,10 +4,6 @@
 //! A slow reader here is paced by what it sees, never by a clock: it reads a piece whenever
 //! something else has happened. So the tests ask for the same on a slow machine.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
 use std::collections::HashSet;
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -16,9 +12,9 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Instant;
 
+use crate::support::raw::{CLOSE, Ear, FIN, PING, PONG, REQUEST, Raw, close_frame, missed};
+use crate::support::{PATIENCE, Port, Program, Server, resident, served_or_refused};
 use chat_pair::server::limits::Limits;
-use support::raw::{CLOSE, Ear, FIN, PING, PONG, REQUEST, Raw, close_frame, missed};
-use support::{PATIENCE, Port, Program, Server, resident, served_or_refused};
 
 /// The longest line that a client may say.
 fn long_line() -> String {

@@ -1,18 +1,14 @@
 //! The client as a part of a pipeline: what it reads, what it writes, and when it ends.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
 use std::fs;
 use std::io::{self, BufWriter, PipeWriter, Write};
 use std::process::{ChildStdin, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use crate::support::raw::{CLOSE, FIN, PING, PONG, Raw, RawServer, TEXT};
+use crate::support::{Lines, PATIENCE, Program, Server, signal};
 use serde_json::Value;
-use support::raw::{CLOSE, FIN, PING, PONG, Raw, RawServer, TEXT};
-use support::{Lines, PATIENCE, Program, Server, signal};
 
 const LOST: &str = "client: connection lost: the server went away without a goodbye";
 const LEFT: &str = "client: left the chat";
@@ -261,7 +257,7 @@ fn a_signal_ends_a_client_whose_standard_error_nobody_reads() {
     let (mut bob, b) = server.join();
     bob.type_line("hello");
     assert_eq!(client.line(), format!("{b}: hello"));
-    let memory = support::resident(client.id(), "VmRSS");
+    let memory = crate::support::resident(client.id(), "VmRSS");
     assert!(memory < 40 * 1024 * 1024, "{memory}");
     client.signal("HUP");
     client.exit();

@@ -1,15 +1,11 @@
 //! `--reconnect`: a server that goes and comes back on the same port, under a client that stays.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
 use std::io::{BufWriter, Write};
 use std::thread;
 
-use support::raw::{CLOSE, FIN, PING, PONG, RawServer, TEXT};
-use support::window::{self, Window};
-use support::{Port, Program, Server};
+use crate::support::raw::{CLOSE, FIN, PING, PONG, RawServer, TEXT};
+use crate::support::window::{self, Window};
+use crate::support::{Port, Program, Server};
 
 const LOST: &str = "connection lost: the server went away without a goodbye";
 const SHUT: &str = "the server closed the chat: server shutting down (1001, going away)";

@@ -1,17 +1,13 @@
 //! Who keeps reading gets every line, once, in order, whatever others do; who does not is told
 //! how much it missed, or cut off, and costs a bounded amount of memory and time.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
 use std::fmt::Write as _;
 use std::io::Write;
 use std::thread;
 
+use crate::support::raw::{Ear, Raw, missed};
+use crate::support::{Program, Server, resident};
 use chat_pair::server::limits::Limits;
-use support::raw::{Ear, Raw, missed};
-use support::{Program, Server, resident};
 
 /// Line `n` of a flood, of some length.
 fn line(n: usize) -> String {

@@ -1,16 +1,12 @@
 //! What a user gives the two programs, and what they answer: flags, pipes, mistakes, ends.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::process::Output;
 use std::thread;
 
-use support::raw::RawServer;
-use support::{Program, Server};
+use crate::support::raw::RawServer;
+use crate::support::{Program, Server};
 
 /// Runs a program to its end with nothing to read.
 fn run(name: &str, args: &[&str]) -> (i32, String, String) {

@@ -1,17 +1,13 @@
 //! Who gets in, and what those hear who do not: each refusal as bytes on a real socket, its line
 //! for the operator, and a server that serves on behind it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use support::raw::{FIN, REQUEST, Raw, TEXT, frame};
-use support::{PATIENCE, Program, Server};
+use crate::support::raw::{FIN, REQUEST, Raw, TEXT, frame};
+use crate::support::{PATIENCE, Program, Server};
 
 const NOT_HTTP: &str = "this is not an HTTP/1.1 request";
 const NO_TARGET: &str = "the request target is not usable";
