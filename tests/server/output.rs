@@ -83,6 +83,8 @@ fn a_log_that_nobody_reads_costs_the_chat_nothing_and_counts_what_it_lost() {
     assert_eq!(read.len() + dropped, 2 + LINES + 1);
 
     server.program.signal("TERM");
+    assert_eq!(ear.text(), None);
+    drop(ear);
     assert_eq!(server.program.exit(), 0);
     let gone = format!("Client {name} disconnected");
     assert_eq!(server.program.rest(), [gone]);
@@ -99,6 +101,8 @@ fn a_server_whose_log_nobody_reads_still_ends() {
         bob.text().unwrap();
     }
     chat_goes_on(server.port);
+    // Both have heard more than they have read, and would not answer the goodbye.
+    drop((ann, bob));
     ends_well(server);
 }
 

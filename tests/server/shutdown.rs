@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::thread;
 
-use crate::support::raw::{CLOSE, FIN, REQUEST, Raw, frame};
+use crate::support::raw::{CLOSE, Ear, FIN, REQUEST, Raw, frame};
 use crate::support::{Program, Server};
 
 const GOODBYE: &str = "server shutting down";
@@ -69,21 +69,32 @@ fn real_clients_show_everything_and_say_why_it_ended() {
     assert_eq!(server.program.exit(), 0);
 }
 
+/// Lines of [`stuff`]: more than fits on the way to a peer that does not read, less than makes
+/// those who speak wait for it.
+const STUFF: usize = 12;
+
 /// Says so much that a peer that does not read is stuck, and hears it all with another.
 fn stuff(port: u16) -> Raw {
     let (mut ann, mut bob) = (Raw::join(port), Raw::join(port));
     let text = "x".repeat(10_000);
-    for _ in 0..50 {
+    for _ in 0..STUFF {
         ann.say(&text);
         bob.text();
     }
     bob
 }
 
+/// Now that the server has ended: it had not sent all of that, so this peer was stuck.
+fn was_stuck(raw: Raw) {
+    let mut ear = Ear::of(raw);
+    let heard = std::iter::from_fn(|| ear.text().map(str::len)).count();
+    assert!(heard < STUFF, "it was sent everything");
+}
+
 #[test]
 fn nobody_keeps_a_server_from_ending() {
     let mut server = Server::start();
-    let _never_reads = Raw::narrow(server.port);
+    let never_reads = Raw::narrow(server.port);
     let mut half = Raw::tcp(server.port);
     half.send(&REQUEST.as_bytes()[..30]);
     let _silent = Raw::tcp(server.port);
@@ -95,6 +106,7 @@ fn nobody_keeps_a_server_from_ending() {
     // None of them moves, Bob does not answer either.
     assert_eq!(server.program.exit(), 0);
     assert_eq!(server.program.err_rest(), [""; 0]);
+    was_stuck(never_reads);
 }
 
 #[test]
@@ -115,7 +127,7 @@ fn a_flood_does_not_keep_a_server_from_ending() {
 #[test]
 fn a_second_signal_ends_at_once() {
     let mut server = Server::start();
-    let _never_reads = Raw::narrow(server.port);
+    let never_reads = Raw::narrow(server.port);
     let mut bob = stuff(server.port);
     server.program.signal("TERM");
     // The first has been seen; those who are stuck hold it up for seconds yet.
@@ -124,4 +136,5 @@ fn a_second_signal_ends_at_once() {
     assert_eq!(server.program.exit(), 1);
     let why = "server: ended at once, at a second signal";
     assert_eq!(server.program.err_rest(), [why]);
+    was_stuck(never_reads);
 }

@@ -173,6 +173,13 @@ impl Raw {
         Self::of(socket.into()).upgrade()
     }
 
+    /// Lets much fit from now on: who was slow on purpose catches up at once, and not at the pace
+    /// of small windows.
+    pub fn widen(&self) {
+        let socket = SockRef::from(&self.stream);
+        socket.set_recv_buffer_size(1024 * 1024).unwrap();
+    }
+
     fn of(stream: TcpStream) -> Self {
         // What is sent in pieces shall arrive in pieces.
         stream.set_nodelay(true).unwrap();
