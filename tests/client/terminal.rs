@@ -465,7 +465,7 @@ fn a_terminal_that_vanishes_is_the_end() {
 /// from leaving, and the modes come back.
 #[test]
 fn a_signal_ends_a_client_whose_terminal_stands_still() {
-    for (name, flow) in [("INT", false), ("TERM", true)] {
+    let standing = [("INT", false), ("TERM", true)].map(|(name, flow)| {
         let listener = RawServer::listen();
         let pair = native_pty_system()
             .openpty(portable_pty::PtySize::default())
@@ -489,6 +489,10 @@ fn a_signal_ends_a_client_whose_terminal_stands_still() {
         crate::support::signal(id, name);
         let (end, ended) = channel();
         thread::spawn(move || end.send(child.wait().unwrap()));
+        (name, id, ended, pair, modes, server)
+    });
+    // Both are asked before the first is waited for: neither server answers their goodbye.
+    for (name, id, ended, pair, modes, _server) in standing {
         let status = ended.recv_timeout(PATIENCE);
         if status.is_err() {
             crate::support::try_signal(id, "KILL");
