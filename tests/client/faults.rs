@@ -15,13 +15,15 @@ use crate::support::{FLOOD, Program};
 const SOMETHING: &str = "client: ";
 const WRONG: &str = "its WebSocket handshake is wrong";
 
-/// A client of [`RawServer`] that is connected.
-fn client(server: &RawServer) -> (Program, Raw) {
-    let mut client = Program::start("client", &[&server.url()]);
-    let raw = server.accept();
-    let line = client.err_line();
-    assert!(line.starts_with("client: connected to "), "{line}");
-    (client, raw)
+/// A client that has asked for a WebSocket, where it asked, what it said, and the connection that
+/// it waits on.
+fn asking() -> (Program, String, String, Raw) {
+    let server = RawServer::listen();
+    let url = server.url();
+    let client = Program::start("client", &[&url]);
+    let mut raw = server.tcp();
+    let request = raw.head();
+    (client, url, request, raw)
 }
 
 /// Waits for the end of a client and returns what it has shown. Its last words are one line.
@@ -35,11 +37,7 @@ fn ends(mut client: Program, last: &str) -> Vec<String> {
 #[test]
 fn fault_3_an_answer_has_no_size_in_the_connect() {
     for endless in [&b"a"[..], b"A: a\r\n", b"\r\n"] {
-        let server = RawServer::listen();
-        let url = server.url();
-        let client = Program::start("client", &[&url]);
-        let mut raw = server.tcp();
-        raw.head();
+        let (client, url, _, mut raw) = asking();
         raw.send(b"HTTP/1.1 101 X\r\nA: a");
         flood(&mut raw.stream, endless, FLOOD);
         // It has hung up.
@@ -53,7 +51,7 @@ fn fault_3_an_answer_has_no_size_in_the_connect() {
 #[test]
 fn fault_4_an_oversize_message_shows_nothing() {
     let server = RawServer::listen();
-    let (client, mut raw) = client(&server);
+    let (client, mut raw) = server.join(&[]);
     raw.send(&oversize(500_000, bare_frame));
     drop(raw);
     assert_eq!(ends(client, SOMETHING), ["before"]);
@@ -62,7 +60,7 @@ fn fault_4_an_oversize_message_shows_nothing() {
 #[test]
 fn fault_5_the_client_answers_a_close_too() {
     let server = RawServer::listen();
-    let (client, mut raw) = client(&server);
+    let (client, mut raw) = server.join(&[]);
     raw.send(&bare_frame(FIN | CLOSE, b"\x10\x68why\x1b[2J\nnot")); // 4200
     assert_eq!(raw.frame(), Some((FIN | CLOSE, vec![0x10, 0x68])));
     let why = "why\u{FFFD}[2J\u{FFFD}not (4200, unknown code)";
@@ -88,11 +86,7 @@ fn fault_6_an_over_long_accept_field_panics_the_connect() {
 }
 
 fn answered_with_accept(accept: &str) {
-    let server = RawServer::listen();
-    let url = server.url();
-    let client = Program::start("client", &[&url]);
-    let mut raw = server.tcp();
-    raw.head();
+    let (client, url, _, mut raw) = asking();
     let fields = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept";
     raw.send(format!("HTTP/1.1 101 X\r\n{fields}: {accept}\r\n\r\n").as_bytes());
     let shown = ends(client, &format!("client: cannot connect to {url}: {WRONG}"));
@@ -102,7 +96,7 @@ fn answered_with_accept(accept: &str) {
 #[test]
 fn fault_7_text_that_is_not_utf_8_is_not_shown() {
     let server = RawServer::listen();
-    let (client, mut raw) = client(&server);
+    let (client, mut raw) = server.join(&[]);
     raw.send(&cut_inside(bare_frame));
     drop(raw);
     let last = "client: connection closed: the server broke the rules: text is not UTF-8 (1007, invalid data)";
@@ -112,7 +106,7 @@ fn fault_7_text_that_is_not_utf_8_is_not_shown() {
 #[test]
 fn text_from_a_hostile_server_cannot_steer_the_terminal() {
     let server = RawServer::listen();
-    let (mut client, mut raw) = client(&server);
+    let (mut client, mut raw) = server.join(&[]);
     raw.send(&bare_frame(
         FIN | TEXT,
         "a\x1b[2Jb\n\x1b]0;title\x07\r\n\r\n\u{9b}31m\u{202e}c\u{2066}\rd\x7f".as_bytes(),
@@ -141,7 +135,7 @@ fn garbage_from_a_hostile_server_ends_the_client_in_one_line() {
     ];
     for piece in pieces {
         let server = RawServer::listen();
-        let (client, mut raw) = client(&server);
+        let (client, mut raw) = server.join(&[]);
         raw.send(&bare_frame(FIN | TEXT, b"before"));
         flood(&mut raw.stream, piece, FLOOD);
         drop(raw);
@@ -154,7 +148,7 @@ fn garbage_from_a_hostile_server_ends_the_client_in_one_line() {
 #[test]
 fn fault_5_a_goodbye_to_a_server_that_is_silent_or_never_stops_never_ends() {
     let silent = RawServer::listen();
-    let (silent, _mute) = client(&silent);
+    let (silent, _mute) = silent.join(&[]);
     let floods = [
         (TEXT, bare_frame(CONTINUATION, b"")),
         (FIN | PONG, bare_frame(FIN | PONG, &[0; 125])),
@@ -162,7 +156,7 @@ fn fault_5_a_goodbye_to_a_server_that_is_silent_or_never_stops_never_ends() {
     let (flooded, flooding): (Vec<_>, Vec<_>) = floods
         .map(|(first, endless)| {
             let server = RawServer::listen();
-            let (client, mut raw) = client(&server);
+            let (client, mut raw) = server.join(&[]);
             raw.send(&bare_frame(first, b""));
             let flooding = thread::spawn(move || flood(&mut raw.stream, &endless, u64::MAX));
             (client, flooding)
@@ -187,10 +181,8 @@ fn fault_5_a_goodbye_to_a_server_that_is_silent_or_never_stops_never_ends() {
 
 #[test]
 fn an_agreement_in_single_bytes_and_frames_behind_it_are_read() {
-    let server = RawServer::listen();
-    let mut client = Program::start("client", &[&server.url()]);
-    let mut raw = server.tcp();
-    let agreement = agreement(&raw.head());
+    let (mut client, _, request, mut raw) = asking();
+    let agreement = agreement(&request);
     for byte in &agreement[..agreement.len() - 1] {
         raw.send(&[*byte]);
     }
@@ -201,7 +193,7 @@ fn an_agreement_in_single_bytes_and_frames_behind_it_are_read() {
 #[test]
 fn fault_2_a_ping_flood_fills_the_memory_of_the_client() {
     let server = RawServer::listen();
-    let (client, mut raw) = client(&server);
+    let (client, mut raw) = server.join(&[]);
     // A client that reads no more pings than it has answered lets this come to a stop.
     raw.stream
         .set_write_timeout(Some(Duration::from_secs(1)))
@@ -227,7 +219,7 @@ fn fault_7_the_client_says_why_it_hangs_up() {
         (oversize(500_000, bare_frame), 1009),
     ] {
         let server = RawServer::listen();
-        let (client, mut raw) = client(&server);
+        let (client, mut raw) = server.join(&[]);
         raw.send(&bytes);
         assert_eq!(raw.close().0, code);
         drop(raw);
@@ -239,11 +231,8 @@ fn fault_7_the_client_says_why_it_hangs_up() {
 #[test]
 fn an_agreement_without_its_upgrade_is_wrong() {
     for field in ["Upgrade: websocket\r\n", "Connection: Upgrade\r\n"] {
-        let server = RawServer::listen();
-        let url = server.url();
-        let client = Program::start("client", &[&url]);
-        let mut raw = server.tcp();
-        let agreement = String::from_utf8(agreement(&raw.head())).unwrap();
+        let (client, url, request, mut raw) = asking();
+        let agreement = String::from_utf8(agreement(&request)).unwrap();
         assert!(agreement.contains(field), "{agreement}");
         raw.send(agreement.replace(field, "").as_bytes());
         drop(raw);

@@ -20,6 +20,16 @@ fn connected(url: &str) -> String {
     format!("client: connected to {url} (Ctrl+C or Ctrl+D leaves)")
 }
 
+/// A port and its URL, a server on it, and a client that has joined it.
+fn connected_pair() -> (Port, String, Server, Program) {
+    let port = Port::hold();
+    let url = port.url();
+    let server = port.serve();
+    let mut client = start(&url);
+    assert_eq!(client.err_line(), connected(&url));
+    (port, url, server, client)
+}
+
 fn refused(url: &str) -> String {
     format!("cannot connect to {url}: {REFUSED}")
 }
@@ -51,11 +61,7 @@ fn is_connected(client: &mut Program, url: &str) {
 
 #[test]
 fn a_server_that_was_killed_and_comes_back_is_joined_again() {
-    let port = Port::hold();
-    let url = port.url();
-    let mut server = port.serve();
-    let mut ann = start(&url);
-    assert_eq!(ann.err_line(), connected(&url));
+    let (port, url, mut server, mut ann) = connected_pair();
     for _ in 0..2 {
         let a = server.joined();
         let (mut bob, b) = server.join();
@@ -82,11 +88,7 @@ fn a_server_that_was_killed_and_comes_back_is_joined_again() {
 
 #[test]
 fn a_server_that_shuts_down_and_comes_back_is_joined_again() {
-    let port = Port::hold();
-    let url = port.url();
-    let mut server = port.serve();
-    let mut ann = start(&url);
-    assert_eq!(ann.err_line(), connected(&url));
+    let (port, url, mut server, mut ann) = connected_pair();
     server.joined();
     server.program.signal("INT");
     assert_eq!(server.program.exit(), 0);
@@ -117,11 +119,7 @@ fn a_client_may_be_started_before_its_server() {
 
 #[test]
 fn lines_piped_while_the_server_is_down_arrive_after() {
-    let port = Port::hold();
-    let url = port.url();
-    let mut server = port.serve();
-    let mut ann = start(&url);
-    assert_eq!(ann.err_line(), connected(&url));
+    let (port, url, mut server, mut ann) = connected_pair();
     server.joined();
     server.program.signal("KILL");
     tries_again(&ann.err_line(), LOST);
@@ -156,11 +154,7 @@ fn a_shutdown_in_the_middle_of_a_pipe_loses_no_line_unnamed() {
 fn in_the_middle_of_a_pipe(signal: &str, why: &str) {
     // All of it fits into what the server's output may hold back.
     const LINES: usize = 20_000;
-    let port = Port::hold();
-    let url = port.url();
-    let mut server = port.serve();
-    let mut ann = start(&url);
-    assert_eq!(ann.err_line(), connected(&url));
+    let (port, url, mut server, mut ann) = connected_pair();
     let a = server.joined();
     let mut input = BufWriter::new(ann.input.take().unwrap());
     let writing = thread::spawn(move || {

@@ -9,29 +9,10 @@ use std::thread;
 use chat_pair::server::limits::Limits;
 
 use crate::support::raw::{
-    BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, REQUEST, Raw, TEXT, announce, bare_frame,
+    BINARY, CLOSE, CONTINUATION, FIN, Others, PING, PONG, REQUEST, Raw, TEXT, announce, bare_frame,
     close_frame, cut_inside, flood, frame, oversize,
 };
 use crate::support::{FLOOD, Server};
-
-/// Two who talk while somebody else misbehaves.
-struct Others {
-    ann: Raw,
-    bob: Raw,
-}
-
-impl Others {
-    fn join(port: u16) -> Self {
-        let (ann, bob) = (Raw::join(port), Raw::join(port));
-        Self { ann, bob }
-    }
-
-    /// What one says next is the next thing that the other hears.
-    fn talk(&mut self) {
-        self.ann.say("hello");
-        assert_eq!(self.bob.text(), format!("{}: hello", self.ann.name()));
-    }
-}
 
 #[test]
 fn fault_1_a_bad_request_line_panics_the_accept() {
@@ -48,8 +29,7 @@ fn fault_1_a_bad_request_line_panics_the_accept() {
         assert!(head.starts_with("HTTP/1.1 4"), "{head}");
     }
     Others::join(server.port).talk();
-    server.program.signal("TERM");
-    assert_eq!(server.program.exit(), 0);
+    server.stop();
     for line in server.program.err_rest() {
         assert!(line.contains(" was refused: "), "{line}");
     }
@@ -113,8 +93,7 @@ fn fault_5_a_goodbye_to_a_silent_peer_never_ends() {
     broken.send(&frame(FIN | BINARY, b""));
     broken.close();
     // Both leave their Close without an answer.
-    server.program.signal("TERM");
-    assert_eq!(server.program.exit(), 0);
+    server.stop();
 }
 
 #[test]
@@ -147,9 +126,7 @@ fn fault_5_the_answer_to_a_close_waits_for_the_next_poll() {
     assert_eq!(raw.frame(), None);
     drop(raw);
     drop(others);
-    server.program.signal("TERM");
-    assert_eq!(server.program.exit(), 0);
-    assert_eq!(server.program.err_rest(), [""; 0]);
+    server.stop_in_silence();
 }
 
 #[test]
@@ -389,7 +366,5 @@ fn a_peer_that_resets_inside_a_frame_leaves_nothing_behind() {
     assert_eq!(server.line(), format!("Client {name} disconnected"));
     others.talk();
     drop(others);
-    server.program.signal("TERM");
-    assert_eq!(server.program.exit(), 0);
-    assert_eq!(server.program.err_rest(), [""; 0]);
+    server.stop_in_silence();
 }

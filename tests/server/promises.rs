@@ -58,7 +58,7 @@ fn a_crowd_with_long_lines_waits_for_those_who_read() {
     let server = Server::start();
     let port = server.port;
     let (mut quick, mut slow) = (Ear::join(port), Ear::join(port));
-    let mut crowd: Vec<_> = (0..CROWD).map(|_| Raw::join(port)).collect();
+    let mut crowd = Raw::crowd(port, CROWD);
     let line = long_line();
     server.while_stopped(|| {
         for raw in &mut crowd {
@@ -163,7 +163,7 @@ fn memory_stays_within_its_bound_with_all_of_it_at_once() {
     let stuck: Vec<_> = (0..STUCK).map(|_| narrow()).collect();
     let mut tricklers: Vec<_> = (0..10).map(|_| Ear::of(narrow())).collect();
     let mut ear = Ear::join(server.port);
-    let speakers: Vec<_> = (0..SPEAKERS).map(|_| Raw::join(server.port)).collect();
+    let speakers = Raw::crowd(server.port, SPEAKERS);
     let speaking: Vec<_> = speakers
         .into_iter()
         .map(|mut raw| {
@@ -197,8 +197,8 @@ fn what_is_confirmed_at_a_stop_was_heard() {
     const LINES: usize = 20;
     let server = Server::start();
     let ear = Ear::join(server.port);
-    let mut asking: Vec<_> = (0..6).map(|_| Raw::join(server.port)).collect();
-    let mut leaving: Vec<_> = (0..25).map(|_| Raw::join(server.port)).collect();
+    let mut asking = Raw::crowd(server.port, 6);
+    let mut leaving = Raw::crowd(server.port, 25);
     server.while_stopped(|| {
         for raw in &mut asking {
             for n in 0..LINES {

@@ -241,8 +241,7 @@ fn the_server_does_what_judge_says() {
         prop_assert_eq!(&head[..13], format!("HTTP/1.1 {expected} "));
     });
     Raw::join(port);
-    server.program.signal("TERM");
-    assert_eq!(server.program.exit(), 0);
+    server.stop();
     for line in server.program.err_rest() {
         assert!(line.contains(" was refused: "), "{line}");
     }

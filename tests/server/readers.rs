@@ -79,7 +79,7 @@ fn a_reader_that_stalls_is_told_exactly_what_it_missed_and_stays() {
     let mut server = Server::start();
     let mut slow = Ear::of(Raw::narrow(server.port));
     let mut quick = Ear::join(server.port);
-    let mut speakers: Vec<_> = (0..SPEAKERS).map(|_| Raw::join(server.port)).collect();
+    let mut speakers = Raw::crowd(server.port, SPEAKERS);
     for speaker in &speakers {
         speaker.read_in_background();
     }

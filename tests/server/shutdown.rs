@@ -13,7 +13,7 @@ const GOODBYE: &str = "server shutting down";
 fn fifty_clients_hear_everything_and_then_the_goodbye() {
     const LINES: usize = 2000;
     let mut server = Server::start();
-    let mut readers: Vec<_> = (0..50).map(|_| Raw::join(server.port)).collect();
+    let mut readers = Raw::crowd(server.port, 50);
     let mut ann = Raw::join(server.port);
     let name = ann.name();
     for n in 0..LINES {

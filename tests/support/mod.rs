@@ -86,9 +86,15 @@ impl Program {
     /// A client that is connected: it has said so.
     pub fn client(port: u16) -> Self {
         let mut client = Self::start("client", &[&format!("ws://127.0.0.1:{port}")]);
-        let said = client.err_line();
-        assert!(said.starts_with("client: connected to "), "{said}");
+        client.is_connected();
         client
+    }
+
+    /// A client says on standard error that it is connected, and nothing before that.
+    #[track_caller]
+    pub fn is_connected(&mut self) {
+        let said = self.err_line();
+        assert!(said.starts_with("client: connected to "), "{said}");
     }
 
     /// The next line of standard output.
@@ -272,8 +278,28 @@ impl Server {
 
     /// Starts a client and returns it with its name, once the server knows it.
     pub fn join(&mut self) -> (Program, String) {
-        let client = Program::client(self.port);
+        self.join_with(&[])
+    }
+
+    /// The same with these flags.
+    pub fn join_with(&mut self, args: &[&str]) -> (Program, String) {
+        let mut client = Program::start("client", &[&[&*self.url()], args].concat());
+        client.is_connected();
         (client, self.joined())
+    }
+
+    /// Asks the server to stop, and waits for its normal end.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        self.program.signal("TERM");
+        assert_eq!(self.program.exit(), 0);
+    }
+
+    /// The same; nothing more than what was read had to be said to the operator.
+    #[track_caller]
+    pub fn stop_in_silence(&mut self) {
+        self.stop();
+        assert_eq!(self.program.err_rest(), [""; 0]);
     }
 }
 

@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio_websockets::ServerBuilder;
 
-use super::PATIENCE;
+use super::{PATIENCE, Program};
 
 /// A request as RFC 6455 1.2 shows it.
 pub const REQUEST: &str = "GET / HTTP/1.1\r\nHost: chat\r\nUpgrade: websocket\r\n\
@@ -131,6 +131,14 @@ impl RawServer {
         raw
     }
 
+    /// A client with these flags that is connected, and the connection.
+    pub fn join(&self, args: &[&str]) -> (Program, Raw) {
+        let mut client = Program::start("client", &[&[&*self.url()], args].concat());
+        let raw = self.accept();
+        client.is_connected();
+        (client, raw)
+    }
+
     /// The next connection, its request read and agreed to.
     pub fn accept(&self) -> Raw {
         let mut raw = self.tcp();
@@ -191,16 +199,47 @@ impl Raw {
         }
     }
 
+    /// A connection that has asked for a WebSocket; the answer is not read.
+    pub fn asking(port: u16) -> Self {
+        let mut raw = Self::tcp(port);
+        raw.send(REQUEST.as_bytes());
+        raw
+    }
+
     /// An open WebSocket.
     pub fn join(port: u16) -> Self {
         Self::tcp(port).upgrade()
     }
 
+    /// The same as soon as there is a place: asks again and again, for as long as the patience lasts.
+    #[track_caller]
+    pub fn join_when_there_is_room(port: u16) -> Self {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            let mut raw = Self::asking(port);
+            if raw.head().starts_with("HTTP/1.1 101 ") {
+                return raw;
+            }
+        }
+        panic!("no place for {PATIENCE:?}");
+    }
+
+    /// So many of them, each open.
+    pub fn crowd(port: u16, count: usize) -> Vec<Self> {
+        (0..count).map(|_| Self::join(port)).collect()
+    }
+
     fn upgrade(mut self) -> Self {
         self.send(REQUEST.as_bytes());
-        let head = self.head();
-        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        self.is_let_in("it asked as RFC 6455 1.2 shows it");
         self
+    }
+
+    /// Reads the answer to a request, which is a WebSocket.
+    #[track_caller]
+    pub fn is_let_in(&mut self, what: &str) {
+        let head = self.head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{what}: {head}");
     }
 
     /// This end's name in the chat.
@@ -343,6 +382,37 @@ pub fn flood(stream: &mut TcpStream, piece: &[u8], most: u64) {
     let mut sent = 0;
     while sent < most && stream.write_all(&pieces).is_ok() {
         sent += pieces.len() as u64;
+    }
+}
+
+/// Two who talk while somebody else misbehaves.
+pub struct Others {
+    pub ann: Raw,
+    pub bob: Raw,
+}
+
+impl Others {
+    pub fn join(port: u16) -> Self {
+        let (ann, bob) = (Raw::join(port), Raw::join(port));
+        Self { ann, bob }
+    }
+
+    /// What one says next is the next thing that the other hears.
+    #[track_caller]
+    pub fn talk(&mut self) {
+        self.says("hello");
+    }
+
+    #[track_caller]
+    fn says(&mut self, text: &str) {
+        self.ann.say(text);
+        assert_eq!(self.bob.text(), format!("{}: {text}", self.ann.name()));
+    }
+
+    /// The same a hundred times, in order.
+    #[track_caller]
+    pub fn talk_on(&mut self) {
+        (0..100).for_each(|n| self.says(&n.to_string()));
     }
 }
 
