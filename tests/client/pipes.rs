@@ -102,21 +102,6 @@ fn a_reader_that_goes_is_no_reason_to_leave_without_a_goodbye() {
     assert_eq!(ann.err_rest(), [LEFT]);
 }
 
-/// Nobody reads, and the server does not answer the goodbye: there is nothing left to wait for.
-#[test]
-fn a_reader_that_goes_ends_the_client_whatever_the_server_does() {
-    let listener = RawServer::listen();
-    let (mut ann, mut server) = Head::has_gone(&listener);
-    // Each is one more than the client can write.
-    server.say("four");
-    server.say("five");
-    server.say("six");
-    assert_eq!(server.close(), (1000, String::new()));
-    // Nothing more comes from here, and the connection stays open.
-    assert_eq!(ann.exit(), 0);
-    assert_eq!(ann.err_rest(), [LEFT]);
-}
-
 /// The same through a shell and the real `head`.
 #[test]
 fn client_into_head_is_a_normal_end() {
@@ -200,22 +185,33 @@ fn what_cannot_be_written_is_a_failure_and_said() {
     assert_eq!(client.err_rest(), [why]);
 }
 
-/// One signal is enough, whatever does not read.
+/// Whose reader has gone has nothing left to wait for, and for who asks to leave one signal is
+/// enough, whatever does not read: also when the server does not answer the goodbye. Both wait for
+/// that at the same time.
 #[test]
-fn a_signal_ends_a_client_whose_output_nobody_reads() {
-    let listener = RawServer::listen();
+fn who_leaves_is_not_kept_by_a_server_that_does_not_answer() {
+    let (gone, unread) = (RawServer::listen(), RawServer::listen());
+    let (mut ann, mut server) = Head::has_gone(&gone);
+    // Each is one more than the client can write.
+    server.say("four");
+    server.say("five");
+    server.say("six");
     let (_unread, full) = io::pipe().unwrap();
-    let mut client = Program::spawn_into(Program::command("client").arg(listener.url()), full);
-    let mut server = listener.accept();
-    client.is_connected();
+    let mut bob = Program::spawn_into(Program::command("client").arg(unread.url()), full);
+    let mut flooding = unread.accept();
+    bob.is_connected();
     let line = "x".repeat(1000);
     // The pipe takes 64 KiB, and what the client keeps is full behind it.
     for _ in 0..200 {
-        server.say(&line);
+        flooding.say(&line);
     }
-    client.signal("TERM");
-    assert_eq!(client.exit(), 0);
-    assert_eq!(client.err_rest(), [LEFT]);
+    bob.signal("TERM");
+    assert_eq!(server.close(), (1000, String::new()));
+    // Nothing more comes from either server, and both connections stay open.
+    for client in [&mut ann, &mut bob] {
+        assert_eq!(client.exit(), 0);
+        assert_eq!(client.err_rest(), [LEFT]);
+    }
 }
 
 /// A standard error that nobody reads is full of what was said about lines.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::support::raw::{FIN, RawServer, TEXT, bare_frame};
 use crate::support::window::{self, Window, wrap};
 use crate::support::{PATIENCE, Port, Program, Server};
-use portable_pty::{CommandBuilder, native_pty_system};
+use portable_pty::CommandBuilder;
 use rustix::fs::{Mode, OFlags};
 use rustix::termios::Action;
 
@@ -437,9 +437,7 @@ fn a_terminal_that_vanishes_is_the_end() {
     let mut command = window::client(&[&server.url()]);
     // Without a controlling terminal there is no SIGHUP to tell.
     command.set_controlling_tty(false);
-    let pair = native_pty_system()
-        .openpty(portable_pty::PtySize::default())
-        .unwrap();
+    let pair = window::terminal(80, 24);
     let mut child = pair.slave.spawn_command(command).unwrap();
     let mut output = pair.master.try_clone_reader().unwrap();
     let name = server.joined();
@@ -467,9 +465,7 @@ fn a_terminal_that_vanishes_is_the_end() {
 fn a_signal_ends_a_client_whose_terminal_stands_still() {
     let standing = [("INT", false), ("TERM", true)].map(|(name, flow)| {
         let listener = RawServer::listen();
-        let pair = native_pty_system()
-            .openpty(portable_pty::PtySize::default())
-            .unwrap();
+        let pair = window::terminal(80, 24);
         let modes = format!("{:?}", pair.master.get_termios().unwrap());
         let command = window::client(&[&listener.url()]);
         let mut child = pair.slave.spawn_command(command).unwrap();

@@ -10,10 +10,9 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::process::Stdio;
 use std::thread;
-use std::time::Instant;
 
 use crate::support::raw::{CLOSE, Ear, FIN, PING, PONG, REQUEST, Raw, close_frame, missed};
-use crate::support::{PATIENCE, Port, Program, Server, resident, served_or_refused};
+use crate::support::{Port, Program, Server, resident, served_or_refused};
 use chat_pair::server::limits::Limits;
 
 /// The longest line that a client may say.
@@ -82,41 +81,6 @@ fn a_crowd_with_long_lines_waits_for_those_who_read() {
     for reader in reading {
         reader.join().unwrap();
     }
-}
-
-/// The trickler takes 100 bytes for each line of a thousand that somebody else has heard. So it
-/// takes nothing at all while the room waits for it, and the room must stop waiting. Each line is
-/// said when the one before was heard, so each is a batch of its own.
-#[test]
-fn a_trickler_does_not_hold_the_room() {
-    const LINES: u64 = 4 * Limits::DEFAULT.ring as u64;
-    let server = Server::start();
-    let mut trickler = Ear::of(Raw::narrow(server.port));
-    let (mut ann, mut bob) = (Raw::join(server.port), Ear::join(server.port));
-    let (name, text) = (ann.name(), "x".repeat(1000));
-    let until = Instant::now() + PATIENCE;
-    for n in 0..LINES {
-        ann.say(&format!("{n} {text}"));
-        let heard = bob.text().expect("a line");
-        assert_eq!(heard, format!("{name}: {n} {text}"));
-        assert!(Instant::now() < until, "line {n} waits for the trickler");
-        trickler.read_piece(100);
-    }
-    // It is told what it did not get, and is still in.
-    trickler.raw.widen();
-    let (mut heard, mut lost) = (0, 0);
-    while heard + lost < LINES {
-        let text = trickler.text().expect("the trickler stays");
-        match missed(text) {
-            Some(count) => lost += count,
-            None => heard += 1,
-        }
-    }
-    assert!(lost > 0, "it kept up");
-    assert_eq!(heard + lost, LINES);
-    trickler.raw.say("I am still here");
-    let name = trickler.raw.name();
-    assert_eq!(bob.text(), Some(&*format!("{name}: I am still here")));
 }
 
 /// It reads a little only when one of its own lines was heard: the server must read from it while

@@ -14,6 +14,7 @@ use std::iter;
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -71,7 +72,10 @@ impl Program {
     /// With outputs of the test's own; `out` and `err` read those that are piped.
     pub fn spawn_on(command: &mut Command, out: Stdio, err: Stdio) -> Self {
         command.stdin(Stdio::piped()).stdout(out).stderr(err);
-        let mut child = command.spawn().unwrap();
+        let mut child = {
+            let _alone = starting();
+            command.spawn().unwrap()
+        };
         let input = child.stdin.take();
         let out = child.stdout.take().map_or_else(Lines::none, Lines::of);
         let err = child.stderr.take().map_or_else(Lines::none, Lines::of);
@@ -158,6 +162,12 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Held while a program is started or a pseudo-terminal is opened: see [`window::terminal`].
+fn starting() -> MutexGuard<'static, ()> {
+    static STARTING: Mutex<()> = Mutex::new(());
+    STARTING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Sends a signal to a process.

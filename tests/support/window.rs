@@ -8,10 +8,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Instant;
 
-use portable_pty::{CommandBuilder, MasterPty, PtySize, SlavePty, native_pty_system};
+use portable_pty::{CommandBuilder, MasterPty, PtyPair, PtySize, SlavePty, native_pty_system};
 use unicode_width::UnicodeWidthChar;
 
-use super::{PATIENCE, Program, Server, signal, try_signal};
+use super::{PATIENCE, Program, Server, signal, starting, try_signal};
 
 /// Rows that have left the screen at its top and can be seen again.
 const SCROLLBACK: usize = 10_000;
@@ -44,9 +44,17 @@ pub fn client(args: &[&str]) -> CommandBuilder {
     command
 }
 
+/// A pseudo-terminal with nothing in it. No program is started meanwhile: the library keeps the
+/// terminal's two ends from other programs only after they are open, and a terminal that
+/// somebody else has inherited would not hang up when it is closed.
+pub fn terminal(columns: u16, rows: u16) -> PtyPair {
+    let _alone = starting();
+    native_pty_system().openpty(size(columns, rows)).unwrap()
+}
+
 impl Window {
     pub fn run(command: CommandBuilder, columns: u16, rows: u16) -> Self {
-        let pair = native_pty_system().openpty(size(columns, rows)).unwrap();
+        let pair = terminal(columns, rows);
         let modes_before = modes(&*pair.master);
         let mut child = pair.slave.spawn_command(command).unwrap();
         let id = child.process_id().unwrap();
