@@ -1,10 +1,15 @@
 //! A WebSocket client made by hand, and a server, so that they can do what no library would:
 //! every byte of them is the test's.
+//!
+//! Each read and each write of a connection has [`PATIENCE`] as its deadline, so what needs several
+//! reads can take several times as long; where a peer could go on for ever, for instance with
+//! pings, all of the wait has one more. That something does not come is never waited for:
+//! something that must come behind it is. Connecting has the system's own deadline; nobody here
+//! connects to a port where it would have to be waited for.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Once;
-use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -12,7 +17,7 @@ use futures_util::FutureExt;
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio_websockets::ServerBuilder;
 
-use super::{PATIENCE, Program};
+use super::{PATIENCE, Program, in_time};
 
 /// A request as RFC 6455 1.2 shows it.
 pub const REQUEST: &str = "GET / HTTP/1.1\r\nHost: chat\r\nUpgrade: websocket\r\n\
@@ -122,17 +127,17 @@ impl RawServer {
         format!("ws://{}", self.listener.local_addr().unwrap())
     }
 
-    /// The next connection, nothing read and nothing sent.
+    /// Waits for the next connection; nothing read and nothing sent.
     pub fn tcp(&self) -> Raw {
-        let (sender, coming) = channel();
         let listener = self.listener.try_clone().unwrap();
-        thread::spawn(move || sender.send(listener.accept().unwrap().0));
-        let mut raw = Raw::of(coming.recv_timeout(PATIENCE).expect("a connection"));
+        let accepted = in_time("a connection", move || listener.accept().unwrap().0);
+        let mut raw = Raw::of(accepted);
         raw.masks = false;
         raw
     }
 
-    /// A client with these flags that is connected, and the connection.
+    /// Starts a client with these flags, and waits until it says that it is connected. Returns it
+    /// with its connection.
     pub fn join(&self, args: &[&str]) -> (Program, Raw) {
         let mut client = Program::start("client", &[&[&*self.url()], args].concat());
         let raw = self.accept();
@@ -140,7 +145,7 @@ impl RawServer {
         (client, raw)
     }
 
-    /// The next connection, its request read and agreed to.
+    /// Waits for the next connection and its request, and agrees to it.
     pub fn accept(&self) -> Raw {
         let mut raw = self.tcp();
         let agreement = agreement(&raw.head());
@@ -210,7 +215,7 @@ impl Raw {
         raw
     }
 
-    /// An open WebSocket.
+    /// An open WebSocket. Waits for the server's answer.
     pub fn join(port: u16) -> Self {
         Self::tcp(port).upgrade()
     }
@@ -239,7 +244,7 @@ impl Raw {
         self
     }
 
-    /// Reads the answer to a request, which is a WebSocket.
+    /// Waits for the answer to a request, which is a WebSocket.
     #[track_caller]
     pub fn is_let_in(&mut self, what: &str) {
         let head = self.head();
@@ -251,10 +256,12 @@ impl Raw {
         self.stream.local_addr().unwrap().to_string()
     }
 
+    /// Writes these bytes. Waits, when nobody reads them, until there is room for the last one.
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
 
+    /// Says this in one frame.
     pub fn say(&mut self, text: &str) {
         self.send_frame(FIN | TEXT, text.as_bytes());
     }
@@ -265,7 +272,7 @@ impl Raw {
         self.send(&encode(first, payload));
     }
 
-    /// A response up to and with its blank line.
+    /// Waits for a request or a response up to and with its blank line. The deadline is each byte's.
     pub fn head(&mut self) -> String {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -276,14 +283,14 @@ impl Raw {
         String::from_utf8(head).unwrap()
     }
 
-    /// A whole response, to the end of the connection.
+    /// Waits for the end of the connection; the response to there. The deadline is each read's.
     pub fn response(&mut self) -> String {
         let mut response = Vec::new();
         self.stream.read_to_end(&mut response).unwrap();
         String::from_utf8(response).unwrap()
     }
 
-    /// The next frame: its first byte and its payload. `None` when the connection has ended.
+    /// Waits for the next frame: its first byte and its payload. `None` when the connection has ended.
     pub fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
         let mut start = [0; 2];
         match self.stream.read_exact(&mut start) {
@@ -306,9 +313,12 @@ impl Raw {
         Some((start[0], payload))
     }
 
-    /// The next text message; pings and pongs are passed over.
+    /// Waits for the next text message; pings and pongs are passed over. All of the wait has one
+    /// deadline, beside each read's.
     pub fn text(&mut self) -> String {
+        let deadline = Instant::now() + PATIENCE;
         loop {
+            assert!(Instant::now() < deadline, "no text within {PATIENCE:?}");
             match self.frame().expect("a text message") {
                 (first, payload) if first == FIN | TEXT => {
                     return String::from_utf8(payload).unwrap();
@@ -319,9 +329,11 @@ impl Raw {
         }
     }
 
-    /// The next text message; pings before it are answered.
+    /// The same; pings before it are answered.
     pub fn text_with_pongs(&mut self) -> String {
+        let deadline = Instant::now() + PATIENCE;
         loop {
+            assert!(Instant::now() < deadline, "no text within {PATIENCE:?}");
             match self.frame().expect("a text message") {
                 (first, payload) if first == FIN | TEXT => {
                     return String::from_utf8(payload).unwrap();
@@ -332,7 +344,8 @@ impl Raw {
         }
     }
 
-    /// The code and the reason of the Close that comes next but for texts, pings and pongs.
+    /// Waits for the Close that comes next but for texts, pings and pongs: its code and its reason.
+    /// All of the wait has one deadline, beside each read's.
     pub fn close(&mut self) -> (u16, String) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -346,7 +359,8 @@ impl Raw {
         }
     }
 
-    /// Reads on a thread to the end and throws it away, so that the server is never stuck here.
+    /// Reads on a thread and throws it away, so that the server is never stuck here: to the end, or
+    /// until nothing has come for [`PATIENCE`].
     pub fn read_in_background(&self) -> JoinHandle<()> {
         let mut stream = self.stream.try_clone().unwrap();
         thread::spawn(move || while matches!(stream.read(&mut [0; 16 * 1024]), Ok(1..)) {})
@@ -401,7 +415,7 @@ impl Others {
         Self { ann, bob }
     }
 
-    /// What one says next is the next thing that the other hears.
+    /// What one says next is the next thing that the other hears. Waits until it does.
     #[track_caller]
     pub fn talk(&mut self) {
         self.says("hello");
@@ -430,7 +444,8 @@ fn is_end(error: &io::Error) -> bool {
 /// Bytes that an [`Ear`] reads at once.
 const AT_ONCE: usize = 64 * 1024;
 
-/// A connection that reads much: buffered, nothing copied, pings answered.
+/// A connection that reads much: buffered, nothing copied, pings answered. The deadline of what
+/// waits is each read's.
 pub struct Ear {
     pub raw: Raw,
     buffer: Vec<u8>,
@@ -439,10 +454,12 @@ pub struct Ear {
 }
 
 impl Ear {
+    /// An open WebSocket. Waits for the server's answer.
     pub fn join(port: u16) -> Self {
         Self::of(Raw::join(port))
     }
 
+    /// Of which nothing was read so far but the answer.
     pub fn of(raw: Raw) -> Self {
         Self {
             raw,
@@ -451,7 +468,8 @@ impl Ear {
         }
     }
 
-    /// The next text; `None` at a Close or the end of the connection.
+    /// Waits for the next text; `None` at a Close or the end of the connection. Panics at the third
+    /// ping before it.
     pub fn text(&mut self) -> Option<&str> {
         self.text_in_pieces(AT_ONCE, || ())
     }
@@ -483,7 +501,7 @@ impl Ear {
         Some(std::str::from_utf8(&self.buffer[text]).unwrap())
     }
 
-    /// Reads once, and returns how many bytes there were: 0 at the end.
+    /// Reads once, as soon as there is something, and returns how many bytes: 0 at the end.
     pub fn read(&mut self) -> usize {
         self.read_piece(AT_ONCE)
     }
