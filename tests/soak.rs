@@ -190,8 +190,7 @@ fn a_minute_of_everything_at_once() {
     }
     let late = resident(id, "VmRSS");
     assert!(late < early + MORE, "{early} bytes grew to {late}");
-    server.program.signal("TERM");
-    assert_eq!(server.program.exit(), 0);
+    server.stop();
     for line in server.program.err_rest() {
         assert!(!line.contains("a fault of this server"), "{line}");
     }

@@ -1,5 +1,11 @@
-//! The real programs, started as a user would, and what they print. Every wait has a deadline
-//! that only a broken program reaches; nothing sleeps.
+//! What the tests share: here the real programs, started as a user would, and what they print; in
+//! [`raw`] the network by hand, in [`window`] a terminal, in [`memory`] a connection without either.
+//!
+//! Nothing sleeps: each wait ends with the line, the byte or the end that it is for. [`PATIENCE`] is
+//! its deadline, which only a broken program reaches, and then the test panics; each function
+//! says whether all of its wait has that deadline or each line. Two waits have none: writing
+//! to the standard input of a program that does not read it, when the pipe's 64 KiB are full, and
+//! the end of a program that was killed.
 
 #![allow(dead_code)] // each test file uses its part
 
@@ -14,15 +20,36 @@ use std::iter;
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use socket2::{Domain, Socket, Type};
 
-/// Far more than anything here takes on the slowest machine.
+/// The deadline of a wait: far more than anything here takes on the slowest machine.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A running program of this crate. Ended when dropped.
+/// Does something that has no deadline of its own on a thread, and waits for it within
+/// [`PATIENCE`]. When that is over, the thread is left alone and the test panics.
+#[track_caller]
+pub fn in_time<T>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T
+where
+    T: Send + 'static,
+{
+    let (done, result) = channel();
+    thread::spawn(move || drop(done.send(work())));
+    let result = result.recv_timeout(PATIENCE);
+    result.unwrap_or_else(|error| panic!("{what}: {error}"))
+}
+
+/// Bytes of resident memory that neither program comes near, attacked or not.
+const SMALL: usize = 60 * 1024 * 1024;
+
+/// Bytes of a flood: more than that, so whoever keeps all of it is found out.
+pub const FLOOD: u64 = SMALL as u64 + 4 * 1024 * 1024;
+
+/// A running program of this crate. Killed when dropped, if it has not ended by then.
 pub struct Program {
     child: Child,
     pub input: Option<ChildStdin>,
@@ -36,6 +63,7 @@ impl Program {
         Self::spawn(Self::command(name).args(args))
     }
 
+    /// The same, not started yet.
     pub fn command(name: &str) -> Command {
         let path = match name {
             "server" => env!("CARGO_BIN_EXE_server"),
@@ -50,6 +78,7 @@ impl Program {
         command
     }
 
+    /// Starts it, its three ends on pipes. Waits for nothing.
     pub fn spawn(command: &mut Command) -> Self {
         Self::spawn_on(command, Stdio::piped(), Stdio::piped())
     }
@@ -65,7 +94,10 @@ impl Program {
     /// With outputs of the test's own; `out` and `err` read those that are piped.
     pub fn spawn_on(command: &mut Command, out: Stdio, err: Stdio) -> Self {
         command.stdin(Stdio::piped()).stdout(out).stderr(err);
-        let mut child = command.spawn().unwrap();
+        let mut child = {
+            let _alone = starting();
+            command.spawn().unwrap()
+        };
         let input = child.stdin.take();
         let out = child.stdout.take().map_or_else(Lines::none, Lines::of);
         let err = child.stderr.take().map_or_else(Lines::none, Lines::of);
@@ -77,59 +109,81 @@ impl Program {
         }
     }
 
-    /// A client that is connected: it has said so.
+    /// A client of the server on this port. Waits until it says that it is connected.
     pub fn client(port: u16) -> Self {
         let mut client = Self::start("client", &[&format!("ws://127.0.0.1:{port}")]);
-        let said = client.err_line();
-        assert!(said.starts_with("client: connected to "), "{said}");
+        client.is_connected();
         client
     }
 
-    /// The next line of standard output.
+    /// Waits for the next line of standard error, which says that the client is connected.
+    #[track_caller]
+    pub fn is_connected(&mut self) {
+        let said = self.err_line();
+        assert!(said.starts_with("client: connected to "), "{said}");
+    }
+
+    /// Waits for the next line of standard output.
     pub fn line(&mut self) -> String {
         let line = self.out.next();
         line.unwrap_or_else(|| panic!("no line on standard output: {:?}", self.err.rest().last()))
     }
 
-    /// The next line of standard error.
+    /// Waits for the next line of standard error.
     pub fn err_line(&mut self) -> String {
         self.err.next().expect("a line on standard error")
     }
 
-    /// Everything else that comes on standard output, to its end.
+    /// Waits for the end of standard output; everything else that comes there. The deadline is
+    /// each line's.
     pub fn rest(&mut self) -> Vec<String> {
         self.out.rest()
     }
 
-    /// Everything else that comes on standard error, to its end.
+    /// The same of standard error.
     pub fn err_rest(&mut self) -> Vec<String> {
         self.err.rest()
     }
 
+    /// Writes a line to standard input. Does not wait until it is read, unless the pipe is full.
     pub fn type_line(&mut self, line: &str) {
         let input = self.input.as_mut().unwrap();
         writeln!(input, "{line}").unwrap();
         input.flush().unwrap();
     }
 
+    /// Closes standard input: the program finds its end behind what was typed.
     pub fn end_input(&mut self) {
         self.input = None;
     }
 
+    /// Its process.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// `INT`, `TERM`, `KILL`, …
+    /// Sends `INT`, `TERM`, `KILL`, … Does not wait for what it does.
     pub fn signal(&self, name: &str) {
         signal(self.id(), name);
     }
 
-    /// Waits for the end and returns the exit code (-1 for a signal). What it still prints is
-    /// kept for `rest` and `err_rest`.
+    /// It has never had much in memory.
+    #[track_caller]
+    pub fn is_small(&self) {
+        let most = resident(self.id(), "VmHWM");
+        assert!(most < SMALL, "{most} bytes");
+    }
+
+    /// Waits for the end of both outputs, with the deadline for each line, then for the end of the
+    /// program, with another one. Returns the exit code (-1 for a signal). What it still prints
+    /// is kept for `rest` and `err_rest`.
+    #[track_caller]
     pub fn exit(&mut self) -> i32 {
         self.out.read_to_end();
         self.err.read_to_end();
+        let process = WaitId::Pid(Pid::from_child(&self.child));
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        in_time("the end", move || waitid(process, ended)).unwrap();
         self.child.wait().unwrap().code().unwrap_or(-1)
     }
 }
@@ -141,12 +195,18 @@ impl Drop for Program {
     }
 }
 
-/// Sends a signal to a process.
+/// Held while a program is started or a pseudo-terminal is opened: see [`window::terminal`].
+fn starting() -> MutexGuard<'static, ()> {
+    static STARTING: Mutex<()> = Mutex::new(());
+    STARTING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sends a signal to a process, which must be there. Does not wait for what it does.
 pub fn signal(id: u32, name: &str) {
     assert!(try_signal(id, name), "no process {id}");
 }
 
-/// Whether there was a process to send it to.
+/// The same; returns whether there was a process to send it to.
 pub fn try_signal(id: u32, name: &str) -> bool {
     let mut kill = Command::new("kill");
     kill.args([&format!("-{name}"), &id.to_string()]);
@@ -177,24 +237,26 @@ impl Port {
         format!("ws://127.0.0.1:{}", self.number)
     }
 
-    /// Starts a server there.
+    /// Starts a server there, and waits until it listens.
     pub fn serve(&self) -> Server {
         let listen = format!("127.0.0.1:{}", self.number);
         Server::spawn(Program::command("server").args(["--listen", &listen]))
     }
 }
 
-/// A server on a free port.
+/// A server on a free port, which listens.
 pub struct Server {
     pub program: Program,
     pub port: u16,
 }
 
 impl Server {
+    /// Starts it, and waits until it says that it listens.
     pub fn start() -> Self {
         Self::with(&[])
     }
 
+    /// The same with these flags.
     pub fn with(args: &[&str]) -> Self {
         Self::spawn(
             Program::command("server")
@@ -203,6 +265,7 @@ impl Server {
         )
     }
 
+    /// The same of a command that names the port to listen on.
     pub fn spawn(command: &mut Command) -> Self {
         let mut program = Program::spawn(command);
         let line = program.line();
@@ -212,27 +275,34 @@ impl Server {
     }
 
     /// A server whose standard output nobody reads: the pipe behind the first line is the test's.
+    /// Waits for that line.
     pub fn unread(err: Stdio) -> (Self, PipeReader) {
         let (mut pipe, out) = io::pipe().unwrap();
         let mut command = Program::command("server");
         let program = Program::spawn_on(command.args(["--listen", "127.0.0.1:0"]), out.into(), err);
-        let mut line = Vec::new();
-        while line.last() != Some(&b'\n') {
-            let mut byte = [0];
-            pipe.read_exact(&mut byte).unwrap();
-            line.extend(byte);
-        }
-        let line = String::from_utf8(line).unwrap();
+        // It keeps a copy of the end that is written to; without it, a server that fails is noticed.
+        drop(command);
+        let (line, pipe) = in_time("the first line", move || {
+            let mut line = Vec::new();
+            while line.last() != Some(&b'\n') {
+                let mut byte = [0];
+                pipe.read_exact(&mut byte).unwrap();
+                line.extend(byte);
+            }
+            (String::from_utf8(line).unwrap(), pipe)
+        });
         let port = line.strip_prefix("listening on port ").expect(&line);
         let port = port.trim_end().parse().expect(&line);
         (Self { program, port }, pipe)
     }
 
+    /// Waits for the next line of standard output.
     pub fn line(&mut self) -> String {
         self.program.line()
     }
 
-    /// Reads standard output to the line `last`, and returns what came before.
+    /// Waits for the line `last` on standard output, and returns what came before. The deadline is
+    /// each line's.
     pub fn lines_to(&mut self, last: &str) -> Vec<String> {
         iter::repeat_with(|| self.line())
             .take_while(|line| line != last)
@@ -243,29 +313,56 @@ impl Server {
         format!("ws://127.0.0.1:{}", self.port)
     }
 
-    /// The name of the client that joins next.
+    /// Waits for the next line of standard output; the name of the client that it says has joined.
     pub fn joined(&mut self) -> String {
         let line = self.line();
         let name = line.strip_prefix("New connection from ");
         name.expect(&line).to_owned()
     }
 
-    /// Does something while the server stands still, and has it find all of it at once.
+    /// Does something while the server stands still, and has it find all of it at once. Waits until
+    /// it stands still, not until it goes on.
     pub fn while_stopped(&self, act: impl FnOnce()) {
         self.program.signal("STOP");
+        let until = Instant::now() + PATIENCE;
+        while !is_stopped(self.program.id()) {
+            assert!(Instant::now() < until, "it does not stop");
+            thread::yield_now();
+        }
         act();
         self.program.signal("CONT");
     }
 
-    /// Starts a client and returns it with its name, once the server knows it.
+    /// Starts a client, and waits until it says that it is connected and the server that it has
+    /// joined. Returns it with its name.
     pub fn join(&mut self) -> (Program, String) {
-        let client = Program::client(self.port);
+        self.join_with(&[])
+    }
+
+    /// The same with these flags.
+    pub fn join_with(&mut self, args: &[&str]) -> (Program, String) {
+        let mut client = Program::start("client", &[&[&*self.url()], args].concat());
+        client.is_connected();
         (client, self.joined())
+    }
+
+    /// Asks the server to stop, and waits for its normal end as [`Program::exit`] does.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        self.program.signal("TERM");
+        assert_eq!(self.program.exit(), 0);
+    }
+
+    /// The same; nothing more than what was read had to be said to the operator.
+    #[track_caller]
+    pub fn stop_in_silence(&mut self) {
+        self.stop();
+        assert_eq!(self.program.err_rest(), [""; 0]);
     }
 }
 
 /// A server with flags that it either understands or refuses: `None` when it has ended with 2 and
-/// a line that has these words in it.
+/// a line that has these words in it. Waits until it listens or has ended.
 pub fn served_or_refused(command: &mut Command, words: &str) -> Option<Server> {
     let mut program = Program::spawn(command);
     if let Some(line) = program.out.next() {
@@ -287,18 +384,26 @@ pub fn resident(id: u32, what: &str) -> usize {
     kib.unwrap().trim().parse::<usize>().unwrap() * 1024
 }
 
+/// Whether a process stands still because of a signal: the field behind its name in parentheses.
+fn is_stopped(id: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+    status.rsplit_once(") ").unwrap().1.starts_with('T')
+}
+
 /// How many descriptors a process has open.
 pub fn descriptors(id: u32) -> usize {
     fs::read_dir(format!("/proc/{id}/fd")).unwrap().count()
 }
 
-/// The lines of one end of a program, read on a thread so that it never has to wait for us.
+/// The lines of one end of a program, read on a thread so that it never has to wait for us. We wait
+/// for each line, or the end behind the last, within [`PATIENCE`].
 pub struct Lines {
     coming: Receiver<String>,
     kept: VecDeque<String>,
 }
 
 impl Lines {
+    /// All of them.
     pub fn of(end: impl Read + Send + 'static) -> Self {
         Self::first(usize::MAX, end)
     }
@@ -325,19 +430,19 @@ impl Lines {
         Self::of(io::empty())
     }
 
-    /// The next line; `None` at the end.
+    /// Waits for the next line; `None` at the end.
     pub fn next(&mut self) -> Option<String> {
         self.kept.pop_front().or_else(|| self.receive())
     }
 
-    /// The next line if it is there already.
+    /// The next line if it is there already. Waits for nothing.
     pub fn try_next(&mut self) -> Option<String> {
         self.kept
             .pop_front()
             .or_else(|| self.coming.try_recv().ok())
     }
 
-    /// All lines to the end.
+    /// Waits for the end; all lines to there. The deadline is each line's.
     pub fn rest(&mut self) -> Vec<String> {
         self.read_to_end();
         self.kept.drain(..).collect()

@@ -1,9 +1,15 @@
 //! A WebSocket client made by hand, and a server, so that they can do what no library would:
 //! every byte of them is the test's.
+//!
+//! Each read and each write of a connection has [`PATIENCE`] as its deadline, so what needs several
+//! reads can take several times as long; where a peer could go on for ever, for instance with
+//! pings, all of the wait has one more. That something does not come is never waited for:
+//! something that must come behind it is. Connecting has the system's own deadline; nobody here
+//! connects to a port where it would have to be waited for.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc::channel;
+use std::sync::Once;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -11,7 +17,7 @@ use futures_util::FutureExt;
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio_websockets::ServerBuilder;
 
-use super::PATIENCE;
+use super::{PATIENCE, Program, in_time};
 
 /// A request as RFC 6455 1.2 shows it.
 pub const REQUEST: &str = "GET / HTTP/1.1\r\nHost: chat\r\nUpgrade: websocket\r\n\
@@ -67,6 +73,30 @@ pub fn close_frame(code: u16, reason: &str) -> Vec<u8> {
     frame(FIN | CLOSE, &payload)
 }
 
+/// What is said of a message that is too long: fragments that the library would go on with.
+pub fn oversize(len: usize, frame: fn(u8, &[u8]) -> Vec<u8>) -> Vec<u8> {
+    let part = vec![b'x'; len];
+    [
+        frame(FIN | TEXT, b"before"),
+        frame(TEXT, &part),
+        frame(CONTINUATION, &part),
+        frame(FIN | CONTINUATION, b"end"),
+        frame(FIN | TEXT, b"after"),
+    ]
+    .concat()
+}
+
+/// A message that ends inside a code point, its last fragment empty.
+pub fn cut_inside(frame: fn(u8, &[u8]) -> Vec<u8>) -> Vec<u8> {
+    [
+        frame(FIN | TEXT, b"before"),
+        frame(TEXT, b"half an \xc3"),
+        frame(FIN | CONTINUATION, b""),
+        frame(FIN | TEXT, b"after"),
+    ]
+    .concat()
+}
+
 /// A server made by hand.
 pub struct RawServer {
     listener: TcpListener,
@@ -97,17 +127,25 @@ impl RawServer {
         format!("ws://{}", self.listener.local_addr().unwrap())
     }
 
-    /// The next connection, nothing read and nothing sent.
+    /// Waits for the next connection; nothing read and nothing sent.
     pub fn tcp(&self) -> Raw {
-        let (sender, coming) = channel();
         let listener = self.listener.try_clone().unwrap();
-        thread::spawn(move || sender.send(listener.accept().unwrap().0));
-        let mut raw = Raw::of(coming.recv_timeout(PATIENCE).expect("a connection"));
+        let accepted = in_time("a connection", move || listener.accept().unwrap().0);
+        let mut raw = Raw::of(accepted);
         raw.masks = false;
         raw
     }
 
-    /// The next connection, its request read and agreed to.
+    /// Starts a client with these flags, and waits until it says that it is connected. Returns it
+    /// with its connection.
+    pub fn join(&self, args: &[&str]) -> (Program, Raw) {
+        let mut client = Program::start("client", &[&[&*self.url()], args].concat());
+        let raw = self.accept();
+        client.is_connected();
+        (client, raw)
+    }
+
+    /// Waits for the next connection and its request, and agrees to it.
     pub fn accept(&self) -> Raw {
         let mut raw = self.tcp();
         let agreement = agreement(&raw.head());
@@ -149,7 +187,17 @@ impl Raw {
         Self::of(socket.into()).upgrade()
     }
 
+    /// Lets much fit from now on: who was slow on purpose catches up at once, and not at the pace
+    /// of small windows.
+    pub fn widen(&self) {
+        let socket = SockRef::from(&self.stream);
+        socket.set_recv_buffer_size(1024 * 1024).unwrap();
+    }
+
     fn of(stream: TcpStream) -> Self {
+        static RAISED: Once = Once::new();
+        // A crowd needs more descriptors than a shell often allows, and tests share them.
+        RAISED.call_once(|| drop(rlimit::increase_nofile_limit(u64::MAX)));
         // What is sent in pieces shall arrive in pieces.
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -160,16 +208,47 @@ impl Raw {
         }
     }
 
-    /// An open WebSocket.
+    /// A connection that has asked for a WebSocket; the answer is not read.
+    pub fn asking(port: u16) -> Self {
+        let mut raw = Self::tcp(port);
+        raw.send(REQUEST.as_bytes());
+        raw
+    }
+
+    /// An open WebSocket. Waits for the server's answer.
     pub fn join(port: u16) -> Self {
         Self::tcp(port).upgrade()
     }
 
+    /// The same as soon as there is a place: asks again and again, for as long as the patience lasts.
+    #[track_caller]
+    pub fn join_when_there_is_room(port: u16) -> Self {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            let mut raw = Self::asking(port);
+            if raw.head().starts_with("HTTP/1.1 101 ") {
+                return raw;
+            }
+        }
+        panic!("no place for {PATIENCE:?}");
+    }
+
+    /// So many of them, each open.
+    pub fn crowd(port: u16, count: usize) -> Vec<Self> {
+        (0..count).map(|_| Self::join(port)).collect()
+    }
+
     fn upgrade(mut self) -> Self {
         self.send(REQUEST.as_bytes());
-        let head = self.head();
-        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        self.is_let_in("it asked as RFC 6455 1.2 shows it");
         self
+    }
+
+    /// Waits for the answer to a request, which is a WebSocket.
+    #[track_caller]
+    pub fn is_let_in(&mut self, what: &str) {
+        let head = self.head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{what}: {head}");
     }
 
     /// This end's name in the chat.
@@ -177,10 +256,12 @@ impl Raw {
         self.stream.local_addr().unwrap().to_string()
     }
 
+    /// Writes these bytes. Waits, when nobody reads them, until there is room for the last one.
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
 
+    /// Says this in one frame.
     pub fn say(&mut self, text: &str) {
         self.send_frame(FIN | TEXT, text.as_bytes());
     }
@@ -191,7 +272,7 @@ impl Raw {
         self.send(&encode(first, payload));
     }
 
-    /// A response up to and with its blank line.
+    /// Waits for a request or a response up to and with its blank line. The deadline is each byte's.
     pub fn head(&mut self) -> String {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -202,14 +283,14 @@ impl Raw {
         String::from_utf8(head).unwrap()
     }
 
-    /// A whole response, to the end of the connection.
+    /// Waits for the end of the connection; the response to there. The deadline is each read's.
     pub fn response(&mut self) -> String {
         let mut response = Vec::new();
         self.stream.read_to_end(&mut response).unwrap();
         String::from_utf8(response).unwrap()
     }
 
-    /// The next frame: its first byte and its payload. `None` when the connection has ended.
+    /// Waits for the next frame: its first byte and its payload. `None` when the connection has ended.
     pub fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
         let mut start = [0; 2];
         match self.stream.read_exact(&mut start) {
@@ -232,9 +313,12 @@ impl Raw {
         Some((start[0], payload))
     }
 
-    /// The next text message; pings and pongs are passed over.
+    /// Waits for the next text message; pings and pongs are passed over. All of the wait has one
+    /// deadline, beside each read's.
     pub fn text(&mut self) -> String {
+        let deadline = Instant::now() + PATIENCE;
         loop {
+            assert!(Instant::now() < deadline, "no text within {PATIENCE:?}");
             match self.frame().expect("a text message") {
                 (first, payload) if first == FIN | TEXT => {
                     return String::from_utf8(payload).unwrap();
@@ -245,9 +329,11 @@ impl Raw {
         }
     }
 
-    /// The next text message; pings before it are answered.
+    /// The same; pings before it are answered.
     pub fn text_with_pongs(&mut self) -> String {
+        let deadline = Instant::now() + PATIENCE;
         loop {
+            assert!(Instant::now() < deadline, "no text within {PATIENCE:?}");
             match self.frame().expect("a text message") {
                 (first, payload) if first == FIN | TEXT => {
                     return String::from_utf8(payload).unwrap();
@@ -258,7 +344,8 @@ impl Raw {
         }
     }
 
-    /// The code and the reason of the Close that comes next but for texts, pings and pongs.
+    /// Waits for the Close that comes next but for texts, pings and pongs: its code and its reason.
+    /// All of the wait has one deadline, beside each read's.
     pub fn close(&mut self) -> (u16, String) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -272,7 +359,8 @@ impl Raw {
         }
     }
 
-    /// Reads on a thread to the end and throws it away, so that the server is never stuck here.
+    /// Reads on a thread and throws it away, so that the server is never stuck here: to the end, or
+    /// until nothing has come for [`PATIENCE`].
     pub fn read_in_background(&self) -> JoinHandle<()> {
         let mut stream = self.stream.try_clone().unwrap();
         thread::spawn(move || while matches!(stream.read(&mut [0; 16 * 1024]), Ok(1..)) {})
@@ -305,6 +393,47 @@ impl Raw {
     }
 }
 
+/// Sends until the other end has gone or takes nothing for a while, but no more than so many
+/// bytes. That it takes nothing is found by the write timeout of the stream.
+pub fn flood(stream: &mut TcpStream, piece: &[u8], most: u64) {
+    let pieces = piece.repeat(64 * 1024 / piece.len());
+    let mut sent = 0;
+    while sent < most && stream.write_all(&pieces).is_ok() {
+        sent += pieces.len() as u64;
+    }
+}
+
+/// Two who talk while somebody else misbehaves.
+pub struct Others {
+    pub ann: Raw,
+    pub bob: Raw,
+}
+
+impl Others {
+    pub fn join(port: u16) -> Self {
+        let (ann, bob) = (Raw::join(port), Raw::join(port));
+        Self { ann, bob }
+    }
+
+    /// What one says next is the next thing that the other hears. Waits until it does.
+    #[track_caller]
+    pub fn talk(&mut self) {
+        self.says("hello");
+    }
+
+    #[track_caller]
+    fn says(&mut self, text: &str) {
+        self.ann.say(text);
+        assert_eq!(self.bob.text(), format!("{}: {text}", self.ann.name()));
+    }
+
+    /// The same a hundred times, in order.
+    #[track_caller]
+    pub fn talk_on(&mut self) {
+        (0..100).for_each(|n| self.says(&n.to_string()));
+    }
+}
+
 fn is_end(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -315,7 +444,8 @@ fn is_end(error: &io::Error) -> bool {
 /// Bytes that an [`Ear`] reads at once.
 const AT_ONCE: usize = 64 * 1024;
 
-/// A connection that reads much: buffered, nothing copied, pings answered.
+/// A connection that reads much: buffered, nothing copied, pings answered. The deadline of what
+/// waits is each read's.
 pub struct Ear {
     pub raw: Raw,
     buffer: Vec<u8>,
@@ -324,10 +454,12 @@ pub struct Ear {
 }
 
 impl Ear {
+    /// An open WebSocket. Waits for the server's answer.
     pub fn join(port: u16) -> Self {
         Self::of(Raw::join(port))
     }
 
+    /// Of which nothing was read so far but the answer.
     pub fn of(raw: Raw) -> Self {
         Self {
             raw,
@@ -336,7 +468,8 @@ impl Ear {
         }
     }
 
-    /// The next text; `None` at a Close or the end of the connection.
+    /// Waits for the next text; `None` at a Close or the end of the connection. Panics at the third
+    /// ping before it.
     pub fn text(&mut self) -> Option<&str> {
         self.text_in_pieces(AT_ONCE, || ())
     }
@@ -368,7 +501,7 @@ impl Ear {
         Some(std::str::from_utf8(&self.buffer[text]).unwrap())
     }
 
-    /// Reads once, and returns how many bytes there were: 0 at the end.
+    /// Reads once, as soon as there is something, and returns how many bytes: 0 at the end.
     pub fn read(&mut self) -> usize {
         self.read_piece(AT_ONCE)
     }

@@ -1,6 +1,8 @@
 //! A program in a real pseudo-terminal, and an emulator that says what a person would see in it.
 //! The program's output is fed to the emulator while something is waited for, so a wait ends with
-//! the byte that fulfils it.
+//! the byte that fulfils it. All of such a wait has [`PATIENCE`] as its deadline, and then the test
+//! panics with what the screen shows. Nothing here waits for keys to be read, or for a signal to
+//! be heeded.
 
 use std::io::{Read, Write};
 use std::num::NonZeroU16;
@@ -8,10 +10,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Instant;
 
-use portable_pty::{CommandBuilder, MasterPty, PtySize, SlavePty, native_pty_system};
+use portable_pty::{CommandBuilder, MasterPty, PtyPair, PtySize, SlavePty, native_pty_system};
 use unicode_width::UnicodeWidthChar;
 
-use super::{PATIENCE, Program, Server, signal, try_signal};
+use super::{PATIENCE, Program, Server, signal, starting, try_signal};
 
 /// Rows that have left the screen at its top and can be seen again.
 const SCROLLBACK: usize = 10_000;
@@ -44,9 +46,18 @@ pub fn client(args: &[&str]) -> CommandBuilder {
     command
 }
 
+/// A pseudo-terminal with nothing in it. No program is started meanwhile: the library keeps the
+/// terminal's two ends from other programs only after they are open, and a terminal that
+/// somebody else has inherited would not hang up when it is closed.
+pub fn terminal(columns: u16, rows: u16) -> PtyPair {
+    let _alone = starting();
+    native_pty_system().openpty(size(columns, rows)).unwrap()
+}
+
 impl Window {
+    /// Starts a program in a terminal of this size. Waits for nothing.
     pub fn run(command: CommandBuilder, columns: u16, rows: u16) -> Self {
-        let pair = native_pty_system().openpty(size(columns, rows)).unwrap();
+        let pair = terminal(columns, rows);
         let modes_before = modes(&*pair.master);
         let mut child = pair.slave.spawn_command(command).unwrap();
         let id = child.process_id().unwrap();
@@ -90,7 +101,8 @@ impl Window {
         }
     }
 
-    /// A client that has joined, with nothing but the prompt on its screen; and its name.
+    /// A client that has joined, with nothing but the prompt on its screen; and its name. Waits for
+    /// the client, for the server's word, and for the prompt: each has a deadline of its own.
     pub fn join(server: &mut Server, columns: u16, rows: u16, args: &[&str]) -> (Self, String) {
         let url = server.url();
         let mut window = Self::run(client(&[&[&*url], args].concat()), columns, rows);
@@ -98,7 +110,7 @@ impl Window {
         (window, server.joined())
     }
 
-    /// Waits until the client says so, and clears the screen.
+    /// Waits until the client says so, and then until the screen is clear.
     #[track_caller]
     pub fn is_connected(&mut self) {
         self.until("leaves)");
@@ -121,6 +133,7 @@ impl Window {
         self.pty.resize(size(columns, rows)).unwrap();
     }
 
+    /// Sends a signal to the program.
     pub fn signal(&self, name: &str) {
         signal(self.id, name);
     }
@@ -179,7 +192,7 @@ impl Window {
             .collect()
     }
 
-    /// Feeds the emulator until the condition holds.
+    /// Waits until the condition holds: it is asked again whenever the emulator was fed.
     #[track_caller]
     pub fn wait(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
@@ -201,6 +214,7 @@ impl Window {
         });
     }
 
+    /// Waits until one of the rows is this one.
     #[track_caller]
     pub fn shows_row(&mut self, row: &str) {
         self.wait(row, |window| {
@@ -227,18 +241,20 @@ impl Window {
         });
     }
 
+    /// The terminal's modes as they are now.
     pub fn modes(&self) -> String {
         modes(&*self.pty)
     }
 
-    /// The program has ended; the terminal is as it was before, and shows these lines, the last
-    /// one being empty.
+    /// The program has ended: waits until the terminal shows these lines, the last one being empty,
+    /// and is as it was before.
     #[track_caller]
     pub fn is_restored(&mut self, lines: &[&str]) {
         self.shows(lines, (lines.len() - 1, 0));
         self.modes_are_restored();
     }
 
+    /// Waits until bracketed paste has ended; then everything else is as it was, too.
     #[track_caller]
     pub fn modes_are_restored(&mut self) {
         self.wait("end of bracketed paste", |window| {

@@ -1,34 +1,11 @@
 //! More strangers than there is room for, and strangers that break off all at once.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Instant;
 
-use support::raw::{Ear, REQUEST, Raw, missed};
-use support::{PATIENCE, Server, descriptors};
-
-/// Asks to join, again and again until there is a place.
-fn join_when_there_is_room(port: u16) -> Raw {
-    let until = Instant::now() + PATIENCE;
-    while Instant::now() < until {
-        let mut raw = Raw::tcp(port);
-        raw.send(REQUEST.as_bytes());
-        if raw.head().starts_with("HTTP/1.1 101 ") {
-            return raw;
-        }
-    }
-    panic!("no place for {PATIENCE:?}");
-}
-
-fn asking(port: u16) -> Raw {
-    let mut raw = Raw::tcp(port);
-    raw.send(REQUEST.as_bytes());
-    raw
-}
+use crate::support::raw::{Ear, REQUEST, Raw, missed};
+use crate::support::{PATIENCE, Server, descriptors};
 
 /// Every name that came has left, once.
 fn come_and_gone(lines: &[String]) -> BTreeMap<&str, [usize; 2]> {
@@ -85,8 +62,7 @@ fn five_hundred_resets_at_once_leave_nothing_behind() {
         assert!(Instant::now() < until, "descriptors are left");
         std::thread::yield_now();
     }
-    server.program.signal("TERM");
-    assert_eq!(server.program.exit(), 0);
+    server.stop();
     let lines = server.program.rest();
     let names = come_and_gone(&lines);
     assert!(names.len() >= 125 + 3);
@@ -97,17 +73,17 @@ fn five_hundred_resets_at_once_leave_nothing_behind() {
 #[test]
 fn no_more_than_max_connections_are_in() {
     let server = Server::with(&["--max-connections", "3"]);
-    let mut inside: Vec<_> = (0..3).map(|_| Raw::join(server.port)).collect();
+    let mut inside = Raw::crowd(server.port, 3);
     for _ in 0..3 {
-        let response = asking(server.port).response();
+        let response = Raw::asking(server.port).response();
         assert!(response.starts_with("HTTP/1.1 503 "), "{response}");
         assert!(response.ends_with("\r\n\r\nthe chat is full: try again later\n"));
     }
     inside.pop();
-    let mut newcomer = join_when_there_is_room(server.port);
+    let mut newcomer = Raw::join_when_there_is_room(server.port);
     inside[0].say("hi");
     assert_eq!(newcomer.text(), format!("{}: hi", inside[0].name()));
-    let response = asking(server.port).response();
+    let response = Raw::asking(server.port).response();
     assert!(response.starts_with("HTTP/1.1 503 "), "{response}");
 }
 
@@ -122,10 +98,10 @@ fn a_server_with_few_descriptors_serves_those_that_fit() {
         "server: at most 32 connections at once, not 4096: the system gives this process \
          no more descriptors (see ulimit -n)"
     );
-    let mut asking: Vec<_> = (0..200).map(|_| asking(server.port)).collect();
+    let mut asking: Vec<_> = (0..200).map(|_| Raw::asking(server.port)).collect();
     let refused = asking.split_off(32);
     for raw in &mut asking {
-        assert!(raw.head().starts_with("HTTP/1.1 101 "));
+        raw.is_let_in("there is room");
     }
     // Some are told at once, the others when those have gone.
     for mut raw in refused {
@@ -138,8 +114,8 @@ fn a_server_with_few_descriptors_serves_those_that_fit() {
     }
     drop(asking);
     let (mut ann, mut bob) = (
-        join_when_there_is_room(server.port),
-        join_when_there_is_room(server.port),
+        Raw::join_when_there_is_room(server.port),
+        Raw::join_when_there_is_room(server.port),
     );
     ann.say("hi");
     assert_eq!(bob.text(), format!("{}: hi", ann.name()));
@@ -166,7 +142,7 @@ fn out_of_descriptors_is_said_once_and_over_when_there_are_some() {
     };
     let (mut ann, mut bob) = (Raw::join(server.port), Raw::join(server.port));
     limit("5:");
-    let mut waiting: Vec<_> = (0..10).map(|_| asking(server.port)).collect();
+    let mut waiting: Vec<_> = (0..10).map(|_| Raw::asking(server.port)).collect();
     assert_eq!(
         server.program.err_line(),
         "server: cannot accept for now: too many open files (newcomers wait)"
@@ -177,7 +153,7 @@ fn out_of_descriptors_is_said_once_and_over_when_there_are_some() {
     }
     limit("1000:");
     for raw in &mut waiting {
-        assert!(raw.head().starts_with("HTTP/1.1 101 "));
+        raw.is_let_in("there is room");
     }
     ann.say("welcome");
     for raw in &mut waiting {
@@ -196,7 +172,7 @@ fn a_crowd_that_speaks_at_once_is_heard_by_all() {
     const CROWD: usize = 1500;
     let server = Server::start();
     let mut ear = Ear::join(server.port);
-    let mut crowd: Vec<_> = (0..CROWD).map(|_| Raw::join(server.port)).collect();
+    let mut crowd = Raw::crowd(server.port, CROWD);
     server.while_stopped(|| {
         for (n, raw) in crowd.iter_mut().enumerate() {
             raw.say(&n.to_string());

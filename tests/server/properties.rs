@@ -1,12 +1,10 @@
 //! What holds for every input: of what judges a stranger's request, and of what makes a
 //! stranger's text safe to show.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
 use std::borrow::Cow;
 
+use crate::support::Server;
+use crate::support::raw::{REQUEST, Raw};
 use chat_pair::protocol::line::{clean, lines, text};
 use chat_pair::server::batch::Lines;
 use chat_pair::server::handshake::{Refusal, judge};
@@ -15,8 +13,6 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::Config;
-use support::Server;
-use support::raw::{REQUEST, Raw};
 use tokio_websockets::ClientBuilder;
 
 /// Nothing is written into the tree: a failure prints its input, which becomes a test of its own.
@@ -245,8 +241,7 @@ fn the_server_does_what_judge_says() {
         prop_assert_eq!(&head[..13], format!("HTTP/1.1 {expected} "));
     });
     Raw::join(port);
-    server.program.signal("TERM");
-    assert_eq!(server.program.exit(), 0);
+    server.stop();
     for line in server.program.err_rest() {
         assert!(line.contains(" was refused: "), "{line}");
     }

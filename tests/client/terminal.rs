@@ -1,21 +1,17 @@
 //! The client in a real pseudo-terminal, with an emulator that says what a person would see.
 //! Messages come from a second client, and what was typed is read there.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
 use std::io::{Read, Write};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use portable_pty::{CommandBuilder, native_pty_system};
+use crate::support::raw::{FIN, RawServer, TEXT, bare_frame};
+use crate::support::window::{self, Window, wrap};
+use crate::support::{PATIENCE, Port, Program, Server};
+use portable_pty::CommandBuilder;
 use rustix::fs::{Mode, OFlags};
 use rustix::termios::Action;
-use support::raw::{FIN, RawServer, TEXT, bare_frame};
-use support::window::{self, Window, wrap};
-use support::{PATIENCE, Port, Program, Server};
 
 /// A server, a client in a window, and another one that talks to it.
 struct Chat {
@@ -441,9 +437,7 @@ fn a_terminal_that_vanishes_is_the_end() {
     let mut command = window::client(&[&server.url()]);
     // Without a controlling terminal there is no SIGHUP to tell.
     command.set_controlling_tty(false);
-    let pair = native_pty_system()
-        .openpty(portable_pty::PtySize::default())
-        .unwrap();
+    let pair = window::terminal(80, 24);
     let mut child = pair.slave.spawn_command(command).unwrap();
     let mut output = pair.master.try_clone_reader().unwrap();
     let name = server.joined();
@@ -469,11 +463,9 @@ fn a_terminal_that_vanishes_is_the_end() {
 /// from leaving, and the modes come back.
 #[test]
 fn a_signal_ends_a_client_whose_terminal_stands_still() {
-    for (name, flow) in [("INT", false), ("TERM", true)] {
+    let standing = [("INT", false), ("TERM", true)].map(|(name, flow)| {
         let listener = RawServer::listen();
-        let pair = native_pty_system()
-            .openpty(portable_pty::PtySize::default())
-            .unwrap();
+        let pair = window::terminal(80, 24);
         let modes = format!("{:?}", pair.master.get_termios().unwrap());
         let command = window::client(&[&listener.url()]);
         let mut child = pair.slave.spawn_command(command).unwrap();
@@ -490,12 +482,16 @@ fn a_signal_ends_a_client_whose_terminal_stands_still() {
             server.say(&line);
         }
         let id = child.process_id().unwrap();
-        support::signal(id, name);
+        crate::support::signal(id, name);
         let (end, ended) = channel();
         thread::spawn(move || end.send(child.wait().unwrap()));
+        (name, id, ended, pair, modes, server)
+    });
+    // Both are asked before the first is waited for: neither server answers their goodbye.
+    for (name, id, ended, pair, modes, _server) in standing {
         let status = ended.recv_timeout(PATIENCE);
         if status.is_err() {
-            support::try_signal(id, "KILL");
+            crate::support::try_signal(id, "KILL");
         }
         assert_eq!(status.unwrap().exit_code(), 0, "{name}");
         assert_eq!(format!("{:?}", pair.master.get_termios().unwrap()), modes);
@@ -686,7 +682,7 @@ fn times_stand_before_the_lines() {
 #[test]
 fn a_panic_restores_the_terminal_before_its_message() {
     const AGAIN: &str = "TEST_THAT_PANICS";
-    let name = "a_panic_restores_the_terminal_before_its_message";
+    let name = "terminal::a_panic_restores_the_terminal_before_its_message";
     if std::env::var_os(AGAIN).is_some() {
         return panic_in_a_terminal();
     }

@@ -1,49 +1,22 @@
 //! The client as a part of a pipeline: what it reads, what it writes, and when it ends.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
-use std::fs;
 use std::io::{self, BufWriter, PipeWriter, Write};
 use std::process::{ChildStdin, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use crate::support::raw::{CLOSE, FIN, PING, PONG, Raw, RawServer, TEXT};
+use crate::support::{Lines, PATIENCE, Program, Server, resident, signal};
 use serde_json::Value;
-use support::raw::{CLOSE, FIN, PING, PONG, Raw, RawServer, TEXT};
-use support::{Lines, PATIENCE, Program, Server, signal};
 
 const LOST: &str = "client: connection lost: the server went away without a goodbye";
 const LEFT: &str = "client: left the chat";
 const TAKEN: &str = "client: left the chat: the server has taken all of the input";
 
-/// A client that has joined a real server with these flags, and its name.
-fn join(server: &mut Server, args: &[&str]) -> (Program, String) {
-    let url = server.url();
-    let mut client = Program::start("client", &[&[&*url], args].concat());
-    is_connected(&mut client);
-    (client, server.joined())
-}
-
-/// A client that has joined a server made by hand.
-fn join_raw(listener: &RawServer, args: &[&str]) -> (Program, Raw) {
-    let url = listener.url();
-    let mut client = Program::start("client", &[&[&*url], args].concat());
-    let server = listener.accept();
-    is_connected(&mut client);
-    (client, server)
-}
-
-fn is_connected(client: &mut Program) {
-    let said = client.err_line();
-    assert!(said.starts_with("client: connected to "), "{said}");
-}
-
 #[test]
 fn standard_output_is_the_chat_alone_and_each_line_comes_at_once() {
     let mut server = Server::start();
-    let (mut ann, _) = join(&mut server, &[]);
+    let (mut ann, _) = server.join();
     let (mut bob, b) = server.join();
     // A line is there before the next is said.
     for text in ["one", "two", "汉字 👍", "\ttabs\tstay", "last"] {
@@ -72,8 +45,21 @@ impl Head {
         (client, Self { lines, probe })
     }
 
-    /// Waits until it is gone and nobody has its end of the pipe. A program that another test is just starting may
-    /// have a copy for a moment longer than we have.
+    /// A client of a server made by hand, behind which such a reader has come and gone.
+    fn has_gone(listener: &RawServer) -> (Program, Raw) {
+        let (mut client, mut head) = Self::open(&listener.url());
+        let mut server = listener.accept();
+        client.is_connected();
+        for text in ["one", "two", "three"] {
+            server.say(text);
+            assert_eq!(head.lines.next().as_deref(), Some(text));
+        }
+        head.goes();
+        (client, server)
+    }
+
+    /// Waits until it is gone and nobody has its end of the pipe. A program that another test is
+    /// just starting may have a copy for a moment longer than we have.
     fn goes(mut self) {
         assert_eq!(self.lines.next(), None);
         let deadline = Instant::now() + PATIENCE;
@@ -88,7 +74,7 @@ impl Head {
 fn a_reader_that_goes_ends_the_client_with_the_next_line() {
     let mut server = Server::start();
     let (mut ann, mut head) = Head::open(&server.url());
-    is_connected(&mut ann);
+    ann.is_connected();
     let a = server.joined();
     let (mut bob, b) = server.join();
     for text in ["one", "two", "three"] {
@@ -107,40 +93,11 @@ fn a_reader_that_goes_ends_the_client_with_the_next_line() {
 #[test]
 fn a_reader_that_goes_is_no_reason_to_leave_without_a_goodbye() {
     let listener = RawServer::listen();
-    let (mut ann, mut head) = Head::open(&listener.url());
-    let mut server = listener.accept();
-    is_connected(&mut ann);
-    for text in ["one", "two", "three"] {
-        server.say(text);
-        assert_eq!(head.lines.next().as_deref(), Some(text));
-    }
-    head.goes();
+    let (mut ann, mut server) = Head::has_gone(&listener);
     server.say("four");
     assert_eq!(server.close(), (1000, String::new()));
     server.send_frame(FIN | CLOSE, &1000u16.to_be_bytes());
     server.shut();
-    assert_eq!(ann.exit(), 0);
-    assert_eq!(ann.err_rest(), [LEFT]);
-}
-
-/// Nobody reads, and the server does not answer the goodbye: there is nothing left to wait for.
-#[test]
-fn a_reader_that_goes_ends_the_client_whatever_the_server_does() {
-    let listener = RawServer::listen();
-    let (mut ann, mut head) = Head::open(&listener.url());
-    let mut server = listener.accept();
-    is_connected(&mut ann);
-    for text in ["one", "two", "three"] {
-        server.say(text);
-        assert_eq!(head.lines.next().as_deref(), Some(text));
-    }
-    head.goes();
-    // Each is one more than the client can write.
-    server.say("four");
-    server.say("five");
-    server.say("six");
-    assert_eq!(server.close(), (1000, String::new()));
-    // Nothing more comes from here, and the connection stays open.
     assert_eq!(ann.exit(), 0);
     assert_eq!(ann.err_rest(), [LEFT]);
 }
@@ -151,7 +108,7 @@ fn client_into_head_is_a_normal_end() {
     let mut server = Server::start();
     let after = "{ head -3; exec <&-; echo gone >&2; }; echo \"code ${PIPESTATUS[0]}\"";
     let mut shell = in_a_shell(&format!("\"$CLIENT\" {} | {after}", server.url()));
-    is_connected(&mut shell);
+    shell.is_connected();
     let a = server.joined();
     let (mut bob, b) = server.join();
     for text in ["one", "two", "three"] {
@@ -175,7 +132,7 @@ fn client_into_head_is_a_normal_end() {
 fn who_leaves_a_pipe_that_still_brings_lines_has_lost_nothing() {
     let mut server = Server::start();
     let (mut bob, _) = server.join();
-    let (mut ann, a) = join(&mut server, &[]);
+    let (mut ann, a) = server.join();
     let mut input = ann.input.take().unwrap();
     // To the end of the client, and of its pipe.
     let writing = thread::spawn(move || while writeln!(input, "on and on").is_ok() {});
@@ -196,7 +153,7 @@ fn a_reader_that_goes_leaves_a_pipe_that_still_brings_lines() {
         server.url()
     );
     let mut shell = in_a_shell(&script);
-    is_connected(&mut shell);
+    shell.is_connected();
     let mut bob = Program::client(server.port);
     bob.type_line("one\ntwo\nthree");
     for text in ["one", "two", "three"] {
@@ -220,7 +177,7 @@ fn what_cannot_be_written_is_a_failure_and_said() {
     let url = server.url();
     let script = format!("exec \"$CLIENT\" {url} --wait 60 < /dev/null > /dev/full");
     let mut client = in_a_shell(&script);
-    is_connected(&mut client);
+    client.is_connected();
     let mut bob = Program::client(server.port);
     bob.type_line("hello");
     assert_eq!(client.exit(), 1);
@@ -228,22 +185,33 @@ fn what_cannot_be_written_is_a_failure_and_said() {
     assert_eq!(client.err_rest(), [why]);
 }
 
-/// One signal is enough, whatever does not read.
+/// Whose reader has gone has nothing left to wait for, and for who asks to leave one signal is
+/// enough, whatever does not read: also when the server does not answer the goodbye. Both wait for
+/// that at the same time.
 #[test]
-fn a_signal_ends_a_client_whose_output_nobody_reads() {
-    let listener = RawServer::listen();
+fn who_leaves_is_not_kept_by_a_server_that_does_not_answer() {
+    let (gone, unread) = (RawServer::listen(), RawServer::listen());
+    let (mut ann, mut server) = Head::has_gone(&gone);
+    // Each is one more than the client can write.
+    server.say("four");
+    server.say("five");
+    server.say("six");
     let (_unread, full) = io::pipe().unwrap();
-    let mut client = Program::spawn_into(Program::command("client").arg(listener.url()), full);
-    let mut server = listener.accept();
-    is_connected(&mut client);
+    let mut bob = Program::spawn_into(Program::command("client").arg(unread.url()), full);
+    let mut flooding = unread.accept();
+    bob.is_connected();
     let line = "x".repeat(1000);
     // The pipe takes 64 KiB, and what the client keeps is full behind it.
     for _ in 0..200 {
-        server.say(&line);
+        flooding.say(&line);
     }
-    client.signal("TERM");
-    assert_eq!(client.exit(), 0);
-    assert_eq!(client.err_rest(), [LEFT]);
+    bob.signal("TERM");
+    assert_eq!(server.close(), (1000, String::new()));
+    // Nothing more comes from either server, and both connections stay open.
+    for client in [&mut ann, &mut bob] {
+        assert_eq!(client.exit(), 0);
+        assert_eq!(client.err_rest(), [LEFT]);
+    }
 }
 
 /// A standard error that nobody reads is full of what was said about lines.
@@ -261,7 +229,7 @@ fn a_signal_ends_a_client_whose_standard_error_nobody_reads() {
     let (mut bob, b) = server.join();
     bob.type_line("hello");
     assert_eq!(client.line(), format!("{b}: hello"));
-    let memory = support::resident(client.id(), "VmRSS");
+    let memory = resident(client.id(), "VmRSS");
     assert!(memory < 40 * 1024 * 1024, "{memory}");
     client.signal("HUP");
     client.exit();
@@ -282,7 +250,7 @@ fn in_a_shell(script: &str) -> Program {
 fn without_wait_the_end_of_the_input_is_the_end() {
     let server = Server::start();
     let mut client = in_a_shell(&format!("exec \"$CLIENT\" {} < /dev/null", server.url()));
-    is_connected(&mut client);
+    client.is_connected();
     assert_eq!(client.exit(), 0);
     assert_eq!(
         (client.rest(), client.err_rest()),
@@ -295,7 +263,7 @@ fn with_wait_the_client_listens_on_after_its_input() {
     for end in ["server", "signal"] {
         let mut server = Server::start();
         let (mut bob, b) = server.join();
-        let (mut ann, a) = join(&mut server, &["--wait", "60"]);
+        let (mut ann, a) = server.join_with(&["--wait", "60"]);
         ann.type_line("hello");
         ann.end_input();
         assert_eq!(bob.line(), format!("{a}: hello"));
@@ -323,7 +291,7 @@ fn with_wait_and_no_input_the_client_only_listens() {
     let (mut bob, b) = server.join();
     let script = format!("exec \"$CLIENT\" {} --wait 60 < /dev/null", server.url());
     let mut client = in_a_shell(&script);
-    is_connected(&mut client);
+    client.is_connected();
     server.joined();
     for text in ["one", "two", "three"] {
         bob.type_line(text);
@@ -338,7 +306,7 @@ fn with_wait_and_no_input_the_client_only_listens() {
 fn a_short_wait_ends_by_itself() {
     let mut server = Server::start();
     let (mut bob, _) = server.join();
-    let (mut ann, a) = join(&mut server, &["--wait", "0.1"]);
+    let (mut ann, a) = server.join_with(&["--wait", "0.1"]);
     ann.type_line("hello");
     ann.end_input();
     assert_eq!(ann.exit(), 0);
@@ -367,7 +335,7 @@ fn is_message(line: &str, from: &str, text: &str) {
 fn json_is_one_object_for_each_line_of_the_chat() {
     let mut server = Server::start();
     let (mut bob, b) = server.join();
-    let (mut ann, _) = join(&mut server, &["--json"]);
+    let (mut ann, _) = server.join_with(&["--json"]);
     for text in [
         "hello",
         "say \"hi\"",
@@ -392,7 +360,7 @@ fn json_is_one_object_for_each_line_of_the_chat() {
 #[test]
 fn json_tells_notices_from_messages() {
     let listener = RawServer::listen();
-    let (mut ann, mut server) = join_raw(&listener, &["--json"]);
+    let (mut ann, mut server) = listener.join(&["--json"]);
     for (said, notice) in [
         ("* 3 messages missed", "3 messages missed"),
         ("* \"quoted\" \\ \tand\x07", "\"quoted\" \\ \tand\u{fffd}"),
@@ -416,7 +384,7 @@ fn json_tells_notices_from_messages() {
 fn timestamps_stand_before_each_line() {
     let mut server = Server::start();
     let (mut bob, b) = server.join();
-    let (mut ann, _) = join(&mut server, &["--timestamps"]);
+    let (mut ann, _) = server.join_with(&["--timestamps"]);
     bob.type_line("hello");
     let line = ann.line();
     let (time, rest) = line.split_at("00:00:00 ".len());
@@ -442,29 +410,21 @@ fn write_lines(input: ChildStdin, count: usize) -> JoinHandle<ChildStdin> {
 }
 
 fn large_pipe(count: usize) {
-    const KIB: usize = 40 * 1024;
+    const MOST: usize = 40 * 1024 * 1024;
     let mut server = Server::start();
     let (mut bob, _) = server.join();
-    let (mut ann, a) = join(&mut server, &[]);
+    let (mut ann, a) = server.join();
     let writing = write_lines(ann.input.take().unwrap(), count);
     for number in 0..count {
         assert_eq!(bob.line(), format!("{a}: {}", numbered(number)));
     }
     // The pipe is still open, so the client is still there to be measured.
     let input = writing.join().unwrap();
-    let peak = peak_memory(&ann);
-    assert!(peak < KIB, "{peak} KiB");
+    let peak = resident(ann.id(), "VmHWM");
+    assert!(peak < MOST, "{peak} bytes");
     drop(input);
     assert_eq!(ann.exit(), 0);
     assert_eq!(ann.err_rest(), [TAKEN]);
-}
-
-/// KiB of resident memory that the program had at most so far.
-fn peak_memory(program: &Program) -> usize {
-    let status = fs::read_to_string(format!("/proc/{}/status", program.id())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let peak = peak.and_then(|peak| peak.trim().strip_suffix(" kB"));
-    peak.expect(&status).parse().unwrap()
 }
 
 #[test]
@@ -489,7 +449,7 @@ fn takes(server: &mut Raw, text: &str) -> Vec<u8> {
 #[test]
 fn lines_that_the_server_may_not_have_taken_are_named() {
     let listener = RawServer::listen();
-    let (mut ann, mut server) = join_raw(&listener, &[]);
+    let (mut ann, mut server) = listener.join(&[]);
     for text in ["one", "two"] {
         ann.type_line(text);
         let ping = takes(&mut server, text);
@@ -516,7 +476,7 @@ fn lines_that_the_server_may_not_have_taken_are_named() {
 #[test]
 fn a_pong_confirms_everything_before_its_ping() {
     let listener = RawServer::listen();
-    let (mut ann, mut server) = join_raw(&listener, &[]);
+    let (mut ann, mut server) = listener.join(&[]);
     let mut pings = Vec::new();
     for text in ["one", "two", "three", "four"] {
         ann.type_line(text);
@@ -536,7 +496,7 @@ fn a_pong_confirms_everything_before_its_ping() {
 #[test]
 fn many_lines_in_doubt_are_counted() {
     let listener = RawServer::listen();
-    let (mut ann, mut server) = join_raw(&listener, &[]);
+    let (mut ann, mut server) = listener.join(&[]);
     for number in 1..=9 {
         ann.type_line(&number.to_string());
         takes(&mut server, &number.to_string());
@@ -555,7 +515,7 @@ fn many_lines_in_doubt_are_counted() {
 fn the_end_of_the_input_waits_for_the_servers_word() {
     let listener = RawServer::listen();
     for answers in [true, false] {
-        let (mut ann, mut server) = join_raw(&listener, &[]);
+        let (mut ann, mut server) = listener.join(&[]);
         ann.type_line("hello");
         ann.end_input();
         takes(&mut server, "hello");
@@ -581,7 +541,7 @@ fn the_end_of_the_input_waits_for_the_servers_word() {
 #[test]
 fn lines_in_doubt_are_named_also_at_ctrl_c() {
     let listener = RawServer::listen();
-    let (mut ann, mut server) = join_raw(&listener, &[]);
+    let (mut ann, mut server) = listener.join(&[]);
     ann.type_line("hello");
     takes(&mut server, "hello");
     ann.signal("INT");
@@ -596,7 +556,7 @@ fn lines_in_doubt_are_named_also_at_ctrl_c() {
 #[test]
 fn a_second_signal_ends_the_client_at_once() {
     let listener = RawServer::listen();
-    let (mut ann, mut server) = join_raw(&listener, &[]);
+    let (mut ann, mut server) = listener.join(&[]);
     signal(ann.id(), "INT");
     assert_eq!(server.close(), (1000, String::new()));
     signal(ann.id(), "TERM");

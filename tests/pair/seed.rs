@@ -1,10 +1,6 @@
 //! The whole of the tutorial as a transcript: three clients talk, one leaves, the server leaves.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
-use support::Server;
+use crate::support::Server;
 
 #[test]
 fn three_clients_talk_one_leaves_and_the_server_leaves() {

@@ -3,17 +3,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::memory::{connect, open};
+use crate::support::raw::missed;
+use chat_pair::protocol::line;
 use chat_pair::server::batch::Lines;
 use chat_pair::server::connection::Ended;
 use chat_pair::server::limits::Limits;
 use chat_pair::server::room::{Speaker, Subscription};
 use futures_util::{SinkExt, StreamExt};
-use support::memory::{connect, open};
-use tokio::io::{AsyncReadExt, DuplexStream};
+use tokio::io::{AsyncReadExt, DuplexStream, join, split};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_websockets::{ClientBuilder, Message};
 
@@ -245,4 +245,50 @@ async fn pongs_that_wait_stay_whole() {
     }
     assert_eq!((pongs, lines), (PINGS, PINGS));
     drop(sending.await.unwrap());
+}
+
+/// The trickler takes 100 bytes for each line of a thousand that somebody else has heard. So it
+/// takes nothing at all while the room waits for it, and the room must stop waiting. Each line is
+/// said when the one before was heard, so each is a batch of its own.
+#[tokio::test(start_paused = true)]
+async fn a_trickler_does_not_hold_the_room() {
+    const LINES: u64 = 4 * LIMITS.ring as u64;
+    let room = open(&LIMITS);
+    let (ann, subscription) = room.enter().unwrap();
+    hear_all(subscription);
+    let (mut trickler, connection) = connect(&room, &LIMITS, 16 * 1024).await;
+    let (bob, _bob) = connect(&room, &LIMITS, 16 * 1024).await;
+    let mut bob = ClientBuilder::new().take_over(bob);
+    let text = "x".repeat(1000);
+    let (mut taken, begun) = (Vec::new(), Instant::now());
+    for n in 0..LINES {
+        let mut lines = Lines::of("ann");
+        lines.push(&format!("{n} {text}"));
+        ann.say(&lines).await.unwrap();
+        let heard = bob.next().await.unwrap().unwrap();
+        assert_eq!(line::text(&heard), Ok(&*format!("ann: {n} {text}")));
+        let mut little = [0; 100];
+        trickler.read_exact(&mut little).await.unwrap();
+        taken.extend(little);
+    }
+    let most = Duration::from_secs((LIMITS.allowance / LIMITS.rate) as u64 + 1);
+    assert!(begun.elapsed() <= most, "the room waits for the trickler");
+    // It is told what it did not get, and is still in.
+    let (reader, writer) = split(trickler);
+    let mut trickler = ClientBuilder::new().take_over(join(taken.chain(reader), writer));
+    let (mut heard, mut lost) = (0, 0);
+    while heard + lost < LINES {
+        let message = trickler.next().await.expect("the trickler stays").unwrap();
+        match missed(line::text(&message).unwrap()) {
+            Some(count) => lost += count,
+            None => heard += 1,
+        }
+    }
+    assert!(lost > 0, "it kept up");
+    assert_eq!(heard + lost, LINES);
+    let here = Message::text("I am still here");
+    trickler.send(here).await.unwrap();
+    let heard = bob.next().await.unwrap().unwrap();
+    assert_eq!(line::text(&heard), Ok("name: I am still here"));
+    assert!(!connection.is_finished());
 }

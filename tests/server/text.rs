@@ -1,11 +1,7 @@
 //! What the text of a message can do to those who read it: nothing but be read.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
-use support::raw::{CONTINUATION, FIN, Raw, TEXT, frame};
-use support::{Program, Server};
+use crate::support::raw::{CONTINUATION, FIN, Raw, TEXT, frame};
+use crate::support::{Program, Server};
 
 /// One who speaks, one who listens, and a client that shows.
 struct Chat {

@@ -1,17 +1,12 @@
 //! Who gets in, and what those hear who do not: each refusal as bytes on a real socket, its line
 //! for the operator, and a server that serves on behind it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Instant;
 
-use support::raw::{FIN, REQUEST, Raw, TEXT, frame};
-use support::{PATIENCE, Program, Server};
+use crate::support::raw::{FIN, Others, REQUEST, Raw, TEXT, frame};
+use crate::support::{Program, Server};
 
 const NOT_HTTP: &str = "this is not an HTTP/1.1 request";
 const NO_TARGET: &str = "the request target is not usable";
@@ -79,13 +74,6 @@ impl Answer {
     }
 }
 
-/// Strangers still get in and hear each other.
-fn serves(port: u16) {
-    let (mut ann, mut bob) = (Raw::join(port), Raw::join(port));
-    ann.say("hello");
-    assert_eq!(bob.text(), format!("{}: hello", ann.name()));
-}
-
 /// Sends a request to a server of its own, so that the limit on lines a second plays no part.
 fn refused(request: &[u8], status: &str, why: &str, fields: &[&str]) {
     refused_by(Server::start(), request, status, why, fields);
@@ -100,9 +88,8 @@ fn refused_by(mut server: Server, request: &[u8], status: &str, why: &str, field
     let code = &status[..3];
     let line = format!("server: {name} was refused: {why} ({code})");
     assert_eq!(server.program.err_line(), line);
-    serves(server.port);
-    server.program.signal("TERM");
-    assert_eq!(server.program.exit(), 0);
+    Others::join(server.port).talk();
+    server.stop();
     // That was the one line, and standard output has none about strangers.
     assert_eq!(server.program.err_rest(), [""; 0]);
     let about = server
@@ -164,7 +151,7 @@ fn any_path_is_the_chat() {
     for target in ["/chat?room=1", "http://chat/", "http://chat", "//"] {
         let mut raw = Raw::tcp(server.port);
         raw.send(&but("GET /", &format!("GET {target}")));
-        assert!(raw.head().starts_with("HTTP/1.1 101 "), "{target}");
+        raw.is_let_in(target);
     }
 }
 
@@ -237,7 +224,7 @@ fn a_page_of_a_listed_origin_gets_in() {
         for origin in BOTH {
             let mut raw = Raw::tcp(server.port);
             raw.send(&with(&format!("Origin: {origin}")));
-            assert!(raw.head().starts_with("HTTP/1.1 101 "), "{origin}");
+            raw.is_let_in(origin);
         }
     }
 }
@@ -290,7 +277,7 @@ fn words_are_found_in_lists_and_in_any_case() {
         .replace("Connection: Upgrade", "connection: keep-alive , UPGRADE")
         .replace("Upgrade: websocket", "upgrade: h2c\r\nUPGRADE: WebSocket");
     raw.send(request.as_bytes());
-    assert!(raw.head().starts_with("HTTP/1.1 101 "));
+    raw.is_let_in("it asks as it may");
 }
 
 #[test]
@@ -300,7 +287,7 @@ fn a_request_may_have_8_kib_and_64_fields() {
     for request in [long(8192), with(&fields)] {
         let mut raw = Raw::tcp(server.port);
         raw.send(&request);
-        assert!(raw.head().starts_with("HTTP/1.1 101 "));
+        raw.is_let_in("it asks as it may");
     }
     refused(&long(8193), TOO_LARGE, TOO_LONG, &[]);
     refused(&long(100_000), TOO_LARGE, TOO_LONG, &[]);
@@ -320,7 +307,7 @@ fn a_long_request_may_not_come_in_small_pieces_either() {
         raw.send(&[*byte]);
     }
     Answer::read(&mut raw).is(TOO_LARGE, TOO_LONG, &[]);
-    serves(server.port);
+    Others::join(server.port).talk();
 }
 
 #[test]
@@ -328,7 +315,7 @@ fn a_request_that_does_not_end_is_answered_after_a_while() {
     let mut server = Server::start();
     let (mut half, mut silent) = (Raw::tcp(server.port), Raw::tcp(server.port));
     half.send(&REQUEST.as_bytes()[..40]);
-    serves(server.port); // meanwhile
+    Others::join(server.port).talk(); // meanwhile
     for raw in [&mut half, &mut silent] {
         let why = "the request took too long";
         Answer::read(raw).is("408 Request Timeout", why, &[]);
@@ -343,15 +330,14 @@ fn a_request_that_does_not_end_is_answered_after_a_while() {
     expected.sort();
     told.sort();
     assert_eq!(told, expected);
-    serves(server.port);
+    Others::join(server.port).talk();
 }
 
 #[test]
 fn a_full_chat_says_so() {
     let mut server = Server::with(&["--max-connections", "1"]);
     let ann = Raw::join(server.port);
-    let mut bob = Raw::tcp(server.port);
-    bob.send(REQUEST.as_bytes());
+    let mut bob = Raw::asking(server.port);
     let why = "the chat is full: try again later";
     Answer::read(&mut bob).is("503 Service Unavailable", why, &["Retry-After: 10"]);
     let line = format!("server: {} was refused: {why} (503)", bob.name());
@@ -359,15 +345,7 @@ fn a_full_chat_says_so() {
     assert_eq!(server.program.err_line(), line);
     // The place is free again once the server has noticed.
     drop(ann);
-    let began = Instant::now();
-    loop {
-        let mut cid = Raw::tcp(server.port);
-        cid.send(REQUEST.as_bytes());
-        if cid.head().starts_with("HTTP/1.1 101 ") {
-            break;
-        }
-        assert!(began.elapsed() < PATIENCE);
-    }
+    Raw::join_when_there_is_room(server.port);
 }
 
 #[test]
@@ -375,10 +353,8 @@ fn a_stranger_that_leaves_before_it_has_asked_is_no_news() {
     let mut server = Server::start();
     drop(Raw::tcp(server.port));
     Raw::tcp(server.port).send(&REQUEST.as_bytes()[..40]);
-    serves(server.port);
-    server.program.signal("TERM");
-    assert_eq!(server.program.exit(), 0);
-    assert_eq!(server.program.err_rest(), [""; 0]);
+    Others::join(server.port).talk();
+    server.stop_in_silence();
 }
 
 #[test]
@@ -391,7 +367,7 @@ fn a_request_may_be_cut_anywhere_and_what_follows_it_is_kept() {
         let mut ann = Raw::tcp(server.port);
         ann.send(&bytes[..at]);
         ann.send(&bytes[at..]);
-        assert!(ann.head().starts_with("HTTP/1.1 101 "), "{at}");
+        ann.is_let_in(&at.to_string());
         assert_eq!(bob.text(), format!("{}: hi", ann.name()), "{at}");
     }
 }
@@ -417,7 +393,7 @@ fn a_request_in_single_bytes_gets_in() {
     for byte in REQUEST.as_bytes() {
         raw.send(&[*byte]);
     }
-    assert!(raw.head().starts_with("HTTP/1.1 101 "));
+    raw.is_let_in("it asks as it may");
 }
 
 #[test]
@@ -430,7 +406,7 @@ fn half_open_handshakes_hold_up_nobody() {
             raw
         })
         .collect();
-    serves(server.port);
+    Others::join(server.port).talk();
     drop(strangers);
 }
 
@@ -476,7 +452,7 @@ fn many_refusals_are_few_lines_and_all_are_counted() {
         (50..=sent).contains(&(untold + lines)),
         "{lines} lines, {untold} untold, {sent} sent"
     );
-    serves(port);
+    Others::join(port).talk();
 }
 
 /// An empty name in the list, as an empty variable gives, is nobody's origin.

@@ -1,27 +1,14 @@
 //! Standard output and standard error that are closed, or that nobody reads: the chat goes on,
 //! and what the log lost is counted.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
 use std::io::{ErrorKind, Write, pipe};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::thread;
 
-use support::raw::{Ear, Raw};
-use support::{Lines, Program, Server};
-
-/// Ann talks, Bob hears it.
-fn chat_goes_on(port: u16) {
-    let (mut ann, mut bob) = (Raw::join(port), Raw::join(port));
-    for n in 0..100 {
-        ann.say(&n.to_string());
-        assert_eq!(bob.text(), format!("{}: {n}", ann.name()));
-    }
-}
+use crate::support::raw::{Ear, Others, Raw};
+use crate::support::{Lines, Program, Server};
 
 /// Something for standard error: a refusal.
 fn is_refused(port: u16) {
@@ -30,24 +17,17 @@ fn is_refused(port: u16) {
     assert!(raw.response().starts_with("HTTP/1.1 405 "));
 }
 
-fn ends_well(mut server: Server) {
-    server.program.signal("TERM");
-    assert_eq!(server.program.exit(), 0);
-}
-
 #[test]
 fn a_closed_standard_output_is_said_and_the_chat_goes_on() {
     let (mut server, pipe) = Server::unread(Stdio::piped());
     drop(pipe); // `server | head -1`
-    chat_goes_on(server.port);
+    Others::join(server.port).talk_on();
     assert_eq!(
         server.program.err_line(),
         "server: standard output is closed: the log ends here"
     );
-    chat_goes_on(server.port);
-    server.program.signal("TERM");
-    assert_eq!(server.program.exit(), 0);
-    assert_eq!(server.program.err_rest(), [""; 0]);
+    Others::join(server.port).talk_on();
+    server.stop_in_silence();
 }
 
 #[test]
@@ -87,6 +67,8 @@ fn a_log_that_nobody_reads_costs_the_chat_nothing_and_counts_what_it_lost() {
     assert_eq!(read.len() + dropped, 2 + LINES + 1);
 
     server.program.signal("TERM");
+    assert_eq!(ear.text(), None);
+    drop(ear);
     assert_eq!(server.program.exit(), 0);
     let gone = format!("Client {name} disconnected");
     assert_eq!(server.program.rest(), [gone]);
@@ -95,29 +77,31 @@ fn a_log_that_nobody_reads_costs_the_chat_nothing_and_counts_what_it_lost() {
 
 #[test]
 fn a_server_whose_log_nobody_reads_still_ends() {
-    let (server, _log) = Server::unread(Stdio::piped());
+    let (mut server, _log) = Server::unread(Stdio::piped());
     let (mut ann, mut bob) = (Raw::join(server.port), Ear::join(server.port));
     let text = "x".repeat(16 * 1024);
     for _ in 0..100 {
         ann.say(&text);
         bob.text().unwrap();
     }
-    chat_goes_on(server.port);
-    ends_well(server);
+    Others::join(server.port).talk_on();
+    // Both have heard more than they have read, and would not answer the goodbye.
+    drop((ann, bob));
+    server.stop();
 }
 
 #[test]
 fn a_closed_standard_error_stops_nothing() {
     let (end, err) = pipe().unwrap();
-    let (server, log) = Server::unread(err.into());
+    let (mut server, log) = Server::unread(err.into());
     drop(end);
     for _ in 0..3 {
         is_refused(server.port);
     }
-    chat_goes_on(server.port);
+    Others::join(server.port).talk_on();
     drop(log); // which would be worth a line
-    chat_goes_on(server.port);
-    ends_well(server);
+    Others::join(server.port).talk_on();
+    server.stop();
 }
 
 #[test]
@@ -131,12 +115,12 @@ fn a_standard_error_that_nobody_reads_stops_nothing() {
     };
     assert_eq!(full.kind(), ErrorKind::WouldBlock);
     err.set_nonblocking(false).unwrap();
-    let (server, _log) = Server::unread(OwnedFd::from(err).into());
+    let (mut server, _log) = Server::unread(OwnedFd::from(err).into());
     for _ in 0..3 {
         is_refused(server.port);
     }
-    chat_goes_on(server.port);
-    ends_well(server);
+    Others::join(server.port).talk_on();
+    server.stop();
 }
 
 #[test]
@@ -145,8 +129,8 @@ fn outputs_that_are_closed_from_the_start_stop_nothing() {
     let mut command = std::process::Command::new("sh");
     let script = "exec \"$0\" \"$@\" 2>&-";
     command.args(["-c", script, env!("CARGO_BIN_EXE_server")]);
-    let server = Server::spawn(command.args(["--listen", "127.0.0.1:0"]));
+    let mut server = Server::spawn(command.args(["--listen", "127.0.0.1:0"]));
     is_refused(server.port);
-    chat_goes_on(server.port);
-    ends_well(server);
+    Others::join(server.port).talk_on();
+    server.stop();
 }

@@ -1,0 +1,30 @@
+//! The server: what it does for those who keep to the rules, and what it bears of those who do not.
+//!
+//! - [`room`]: the room in memory, its order, and what exactly is counted as missed
+//! - [`keepalive`]: what takes seconds, by a clock that is moved and not waited for
+//! - [`properties`]: what holds for every input, of what judges requests and cleans text
+//! - [`handshake`]: who gets in, and what those hear who do not
+//! - [`text`]: what the text of a message can do to those who read it
+//! - [`faults`]: the faults of the WebSocket library, and what breaks the protocol
+//! - [`readers`]: who keeps reading gets every line, and who does not is told
+//! - [`promises`]: the promises where they are hardest to keep
+//! - [`crowd`]: more strangers than there is room for
+//! - [`output`]: standard output and standard error that are closed, or that nobody reads
+//! - [`shutdown`]: a server that is asked to stop
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod crowd;
+mod faults;
+mod handshake;
+mod keepalive;
+mod output;
+mod promises;
+mod properties;
+mod readers;
+mod room;
+mod shutdown;
+mod text;
