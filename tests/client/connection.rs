@@ -1,7 +1,5 @@
 //! One connection of the client over a stream in memory, with a clock that the tests move.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -1,7 +1,5 @@
 //! The room in memory: order, who hears what, and what exactly is counted as missed.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::sync::Arc;
 
 use chat_pair::server::batch::Lines;
