@@ -1,17 +1,28 @@
 //! A chat pair for the terminal: `server` relays each line that a client types to all the
 //! others over WebSocket, `client` is what people type into.
 //!
-//! The reading order. The heart is the first six, an evening's reading:
+//! # The way of a line
+//!
+//! A person presses Enter. [`client::terminal`] makes an event of it, [`client::connection`] takes
+//! that in its `select!`, [`client::outbox`] keeps the line until the server confirms it, and the
+//! WebSocket library encodes it. On the server, [`server::connection`] reads it in one of its two
+//! loops; the line is encoded once, for everybody ([`server::batch`]), and said in the room
+//! ([`server::room`]). The other loop of every other connection takes it from there and writes it
+//! ([`server::writer`]). The other clients show it.
+//!
+//! # The reading order
+//!
+//! The heart is an evening's reading:
 //!
 //! - `src/bin/server.rs`: flags, bind, the accept loop, a task per connection, the end
-//! - [`server::connection`]: one client's connection, as two loops: it speaks, it hears
+//! - [`server::connection`]: one client's connection, as two loops: one reads, one writes
 //! - [`server::room`]: the `broadcast` channel that all share, and who waits for whom
 //! - [`server::batch`]: lines encoded once as WebSocket frames, shared by every receiver
-//! - [`server::writer`]: the one way out to a client, and how fast it takes what is sent
 //! - [`protocol::line`]: what a line is, and what may not be in it
 //!
 //! Around it, on the server:
 //!
+//! - [`server::writer`]: the one way out to a client, and how fast it takes what is sent
 //! - [`server::handshake`], [`protocol::head`]: from a stranger's stream to a connection, or a
 //!   refusal
 //! - [`server::listener`]: the socket, which outlives every error
@@ -28,7 +39,7 @@
 //! - [`client::connect`], [`client::backoff`]: from a URL to an open stream, or one line that says
 //!   why not; and again
 //! - [`client::console`], [`client::pipe`], [`client::event`], [`client::format`]: the two ends, what
-//!   happens there, and how a line looks
+//!   happens at them, and how a line looks
 //! - [`client::terminal`]: a person's keyboard and screen, which a reader of the chat may pass by
 //! - [`client::flags`], [`client::limits`]
 //!

@@ -1,4 +1,10 @@
 //! The half that relays: each line that a client sends goes to all the others.
+//!
+//! - [`listener`], [`handshake`]: from the socket to a connection, or a refusal
+//! - [`connection`]: one client's connection, as two loops; [`writer`]: its way out
+//! - [`room`]: what all connections share; [`batch`] and [`frame`]: what travels through it
+//! - [`log`]: what the operator reads
+//! - [`flags`], [`limits`]
 
 pub mod batch;
 pub mod connection;
