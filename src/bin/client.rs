@@ -60,10 +60,10 @@ fn open(flags: &Flags) -> io::Result<Chat> {
 
 /// Connects and talks, again and again if so asked, until somebody leaves.
 async fn talk(flags: &Flags, chat: &mut Chat) -> ChatEnd {
-    let (url, limits) = (&flags.url, chat.limits.clone());
+    let (url, limits) = (flags.address(), chat.limits.clone());
     let mut backoff = Backoff::default();
     loop {
-        let Some(opened) = chat.meanwhile(connect(url, &limits)).await else {
+        let Some(opened) = chat.meanwhile(connect(&url, &limits)).await else {
             return ChatEnd::Left;
         };
         let why = match opened {
@@ -78,7 +78,13 @@ async fn talk(flags: &Flags, chat: &mut Chat) -> ChatEnd {
                     lost => format!("{lost}; with --reconnect it would try again"),
                 }
             }
-            Err(why) => format!("cannot connect to {url}: {why}"),
+            Err(error) => {
+                let why = format!("cannot connect to {url}: {error}");
+                if error.is_final {
+                    return ChatEnd::Failed(why);
+                }
+                why
+            }
         };
         if !flags.reconnect || !chat.goes_on() {
             return ChatEnd::Failed(why);

@@ -1,4 +1,4 @@
-//! The server: a room, a listener, and one task for each connection.
+//! The server: a listener, the rooms, and one task for each connection.
 
 use std::io::{self, Write};
 use std::pin::pin;
@@ -12,7 +12,8 @@ use chat_pair::server::handshake::{self, Refusal, Rules};
 use chat_pair::server::limits::Limits;
 use chat_pair::server::listener::{Listener, fit_to_descriptors};
 use chat_pair::server::log::Log;
-use chat_pair::server::room::Room;
+use chat_pair::server::rooms::Rooms;
+use http::Uri;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
@@ -32,15 +33,15 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: Flags) -> Result<(), String> {
-    /// Tasks that run before the runtime looks for new input: all that are ready, so that
-    /// everything that was said meanwhile becomes one batch.
-    const EVERYTHING: u32 = 1024;
+    /// After so many tasks tokio asks the system for new input, 61 unless told otherwise. With a
+    /// larger number all tasks that are ready run first, and what they say becomes one batch.
+    const EVENT_INTERVAL: u32 = 1024;
     let mut runtime = match flags.threads {
         1 => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),
     };
     runtime.enable_all().worker_threads(flags.threads);
-    runtime.event_interval(EVERYTHING);
+    runtime.event_interval(EVENT_INTERVAL);
     let runtime = runtime.build().map_err(|error| cannot_start(&error))?;
     runtime.block_on(serve(flags))
 }
@@ -50,8 +51,8 @@ fn cannot_start(error: &io::Error) -> String {
 }
 
 /// What the task of every connection needs.
-struct Chat {
-    room: Arc<Room>,
+struct Shared {
+    rooms: Arc<Rooms>,
     log: Log,
     limits: Limits,
     origins: Vec<String>,
@@ -66,24 +67,23 @@ async fn serve(flags: Flags) -> Result<(), String> {
     log.print(format_args!("listening on port {}", listener.port()));
     fit_to_descriptors(&mut limits, &log);
 
-    let room = Room::open(&limits);
-    tokio::spawn(room.clone().publish());
-    let chat = Arc::new(Chat {
-        room,
+    let shared = Arc::new(Shared {
+        rooms: Rooms::new(&limits, flags.presence),
         log,
         limits,
         origins: flags.allow_origin,
     });
     let mut connections = JoinSet::new();
+    // Nothing is ever sent here. When `serving` is dropped, every `closing` learns of it.
     let (serving, closing) = watch::channel(());
     loop {
-        // Those that are too many are let in far enough to be told so.
-        let most = chat.limits.connections + chat.limits.refusals;
+        // A few more than there are places for, since those get an answer: 503.
+        let most = shared.limits.connections + shared.limits.refusals;
         tokio::select! {
-            (stream, name) = listener.accept(&chat.log, &chat.limits), if connections.len() < most => {
+            (stream, address) = listener.accept(&shared.log, &shared.limits), if connections.len() < most => {
                 while connections.try_join_next().is_some() {} // whose places are free again
-                let full = connections.len() >= chat.limits.connections;
-                connections.spawn(connection(chat.clone(), stream, name, full, closing.clone()));
+                let full = connections.len() >= shared.limits.connections;
+                connections.spawn(connection(shared.clone(), stream, address, full, closing.clone()));
             }
             Some(_) = connections.join_next() => {}
             () = stop.asked() => break,
@@ -91,67 +91,72 @@ async fn serve(flags: Flags) -> Result<(), String> {
     }
 
     // Nobody else comes in, handshakes end, and nobody is listened to any more. What was read is
-    // still said, and the room closes behind it.
+    // still said, and each room closes behind it.
     drop((listener, serving));
-    chat.room.close();
-    let drained = tokio::select! {
-        () = drain(&mut connections, &chat) => Ok(()),
+    shared.rooms.close();
+    let ended = tokio::select! {
+        () = drain(&mut connections, &shared) => Ok(()),
         () = stop.asked() => Err("ended at once, at a second signal".to_owned()),
     };
     connections.shutdown().await;
-    chat.log.close(chat.limits.log_end);
-    drained
+    shared.log.close(shared.limits.log_end);
+    ended
 }
 
-/// Waits until every connection has heard the goodbye, or the time for that is over.
-async fn drain(connections: &mut JoinSet<()>, chat: &Chat) {
-    let Chat { room, limits, .. } = chat;
+/// Waits until every connection has heard the goodbye, or the time for that is over. Lines that
+/// still wait for space after the first part of it are refused, since they would keep their room
+/// open.
+async fn drain(connections: &mut JoinSet<()>, shared: &Shared) {
+    let Shared { rooms, limits, .. } = shared;
     let mut ended = pin!(async { while connections.join_next().await.is_some() {} });
     if timeout(limits.last_lines, &mut ended).await.is_err() {
-        room.refuse();
+        rooms.refuse();
         let _ = timeout(limits.drain, ended).await;
     }
 }
 
 /// One connection, from the handshake to the goodbye.
 async fn connection(
-    chat: Arc<Chat>,
+    shared: Arc<Shared>,
     stream: TcpStream,
-    name: String,
+    address: String,
     full: bool,
     mut closing: watch::Receiver<()>,
 ) {
-    let Chat {
-        room, log, limits, ..
-    } = &*chat;
+    let Shared {
+        rooms, log, limits, ..
+    } = &*shared;
     // A line is small and should leave at once. Failing is no reason to turn anyone away.
     let _ = stream.set_nodelay(true);
     let (reader, writer) = stream.into_split();
     let rules = Rules {
-        origins: &chat.origins,
+        origins: &shared.origins,
         full,
     };
+    let enter = |target: &Uri| rooms.enter(target, &address);
     let accepted = tokio::select! {
         // Boxed, so that the memory of a handshake is not kept as long as the connection.
-        accepted = Box::pin(handshake::accept(reader, writer, rules, room, limits)) => accepted,
+        accepted = Box::pin(handshake::accept(reader, writer, rules, enter, limits)) => accepted,
         _ = closing.changed() => return,
     };
-    let (mut connection, speaker, mut subscription) = match accepted {
+    let (mut connection, mut member) = match accepted {
         Ok(accepted) => accepted,
         Err(Refusal::Left) => return,
         Err(Refusal::Answered(status, why)) => {
             let status = status.as_u16();
-            return log.warn_of_stranger(format_args!("{name} was refused: {why} ({status})"));
+            return log.warn_of_stranger(format_args!("{address} was refused: {why} ({status})"));
         }
     };
-    let announced = log.announce(&name);
-    let stopping = closing.changed();
+    let (identity, stopping) = (&member.identity, closing.changed());
+    let announced = log.announce(identity);
+    connection.writer.push(member.greeting);
+    let heard = &mut member.subscription;
     let ended = connection
-        .relay(&name, speaker, &mut subscription, log, limits, stopping)
+        .relay(identity, member.speaker, heard, log, limits, stopping)
         .await;
-    drop((announced, subscription));
+    drop((announced, member.subscription, member.place));
     if ended.concerns_operator() {
-        log.warn_of_stranger(format_args!("{name} {ended}"));
+        log.warn_of_stranger(format_args!("{} {ended}", identity.label));
     }
     if let Some((code, reason)) = ended.goodbye() {
         connection.close(code, reason, limits).await;

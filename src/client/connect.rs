@@ -18,11 +18,34 @@ use crate::os;
 use crate::protocol::head::{self, Fields, Head, HeadError};
 use crate::protocol::line;
 
-/// A `ws://` URL, checked.
+/// A `ws://` URL, checked: where the server is, which room to enter, and under which name.
 #[derive(Clone, Debug)]
 pub struct Address {
+    /// As it is shown, without the name if nothing else stands behind the `?`.
     text: String,
     uri: Uri,
+    name: Option<String>,
+}
+
+impl Address {
+    /// The same address under this name, unless it names somebody already.
+    #[must_use]
+    pub fn with_name(self, name: &str) -> Self {
+        if self.name.is_some() {
+            return self;
+        }
+        let query = form_urlencoded::Serializer::new(String::new())
+            .append_pair("name", name)
+            .finish();
+        let separator = if self.uri.query().is_some() { '&' } else { '?' };
+        // `Uri` writes the path `/` also where the URL has none.
+        let uri = format!("{}{separator}{query}", self.uri).parse();
+        Self {
+            uri: uri.unwrap_or(self.uri),
+            name: Some(name.to_owned()),
+            text: self.text,
+        }
+    }
 }
 
 impl FromStr for Address {
@@ -54,9 +77,16 @@ impl FromStr for Address {
         if port.is_some() && uri.port_u16().is_none_or(|port| port == 0) {
             return Err("the port is a number from 1 to 65535");
         }
+        let query = uri.query().unwrap_or_default();
+        let mut pairs = form_urlencoded::parse(query.as_bytes());
+        let name = pairs.find(|(key, _)| key == "name");
+        let name = name.map(|(_, name)| name.into_owned());
+        let alone = name.is_some() && !query.contains('&');
+        let shown = text.split_once('?').filter(|_| alone);
         Ok(Self {
-            text: text.into_owned(),
+            text: shown.map_or(&*text, |(shown, _)| shown).to_owned(),
             uri,
+            name,
         })
     }
 }
@@ -78,12 +108,39 @@ fn in_full(text: &str) -> Cow<'_, str> {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(&self.text)?;
+        match &self.name {
+            Some(name) => write!(f, " as {}", line::clean(name)),
+            None => Ok(()),
+        }
     }
 }
 
-/// Why there is no connection; shown behind "cannot connect to ws://…: ".
-pub type Why = Cow<'static, str>;
+/// Why there is no connection.
+#[derive(Debug)]
+pub struct ConnectError {
+    why: Why,
+    /// Whether the same request would be refused again, so that there is no use in another one.
+    pub is_final: bool,
+}
+
+/// A sentence; shown behind "cannot connect to ws://…: ".
+type Why = Cow<'static, str>;
+
+impl<W: Into<Why>> From<W> for ConnectError {
+    fn from(why: W) -> Self {
+        Self {
+            why: why.into(),
+            is_final: false,
+        }
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
 
 const HUNG_UP: Why = Cow::Borrowed("it hung up during the handshake");
 const NOT_WEBSOCKET: Why = Cow::Borrowed("what listens there is not a WebSocket server");
@@ -113,14 +170,17 @@ pub struct Opened<S> {
 /// # Errors
 ///
 /// There is no connection, and why.
-pub async fn connect(address: &Address, limits: &Limits) -> Result<Opened<TcpStream>, Why> {
+pub async fn connect(
+    address: &Address,
+    limits: &Limits,
+) -> Result<Opened<TcpStream>, ConnectError> {
     let late = |_| format!("no answer within {:?}", limits.connect);
     timeout(limits.connect, open(&address.uri, limits))
         .await
         .map_err(late)?
 }
 
-async fn open(uri: &Uri, limits: &Limits) -> Result<Opened<TcpStream>, Why> {
+async fn open(uri: &Uri, limits: &Limits) -> Result<Opened<TcpStream>, ConnectError> {
     // A URL writes an IPv6 address in brackets; the resolver wants it without.
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     let found = lookup_host((host, uri.port_u16().unwrap_or(80)));
@@ -143,13 +203,13 @@ async fn open(uri: &Uri, limits: &Limits) -> Result<Opened<TcpStream>, Why> {
 ///
 /// The library reads a head of any length and panics on some answers, so it gets the answer
 /// through memory, after a look at it.
-async fn handshake<S>(mut stream: S, uri: &Uri, limits: &Limits) -> Result<Opened<S>, Why>
+async fn handshake<S>(mut stream: S, uri: &Uri, limits: &Limits) -> Result<Opened<S>, ConnectError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (library, mut ours) = tokio::io::duplex(2 * limits.head);
     let builder = ClientBuilder::from_uri(uri.clone());
-    let agreed = async { builder.connect_on(library).await.map_err(|_| WRONG) };
+    let agreed = async { builder.connect_on(library).await.map_err(|_| WRONG.into()) };
     let carried = async {
         let request = head::read(&mut ours, limits.head, |_| true).await?;
         stream
@@ -159,7 +219,7 @@ where
         let answer = head::read(&mut stream, limits.head, plausible).await?;
         look(&answer, &mut stream, limits).await?;
         ours.write_all(&answer.bytes).await.map_err(|_| WRONG)?;
-        Ok(answer.rest)
+        Ok::<_, ConnectError>(answer.rest)
     };
     let (_, early) = tokio::try_join!(agreed, carried)?;
     Ok(Opened { stream, early })
@@ -175,7 +235,7 @@ async fn look(
     answer: &Head,
     stream: &mut (impl AsyncRead + Unpin),
     limits: &Limits,
-) -> Result<(), Why> {
+) -> Result<(), ConnectError> {
     let mut fields = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut fields);
     response.parse(&answer.bytes).map_err(|_| NOT_WEBSOCKET)?;
@@ -184,10 +244,14 @@ async fn look(
     if status != 101 {
         let length = fields.only("Content-Length").and_then(|n| n.parse().ok());
         let said = sentence(&answer.rest, length, stream, limits.sentence).await;
-        return Err(if said.is_empty() || status < 400 {
-            format!("what listens there answered HTTP {status}, not a WebSocket").into()
+        let why = if said.is_empty() || status < 400 {
+            format!("what listens there answered HTTP {status}, not a WebSocket")
         } else {
-            format!("refused: {said} (HTTP {status})").into()
+            format!("refused: {said} (HTTP {status})")
+        };
+        return Err(ConnectError {
+            why: why.into(),
+            is_final: is_final(status),
         });
     }
     // RFC 6455 4.1: each of these is a reason to fail, and the library looks at the key alone. It
@@ -198,7 +262,13 @@ async fn look(
         // Nothing was asked for, so nothing may be granted.
         && !fields.has("Sec-WebSocket-Extensions")
         && !fields.has("Sec-WebSocket-Protocol");
-    agreed.then_some(()).ok_or(WRONG)
+    Ok(agreed.then_some(()).ok_or(WRONG)?)
+}
+
+/// Whether a status says that the request itself is at fault (RFC 9110 15.5). A request that came too
+/// late or too often may pass later, and a name that is taken may be free then.
+fn is_final(status: u16) -> bool {
+    (400..500).contains(&status) && !matches!(status, 408 | 409 | 425 | 429)
 }
 
 /// The body of a refusal when it is one short line of plain text, else nothing. `length` is what
@@ -240,13 +310,41 @@ mod tests {
             ("[::1]", "ws://[::1]:8080"),
             (
                 "chat.example:80/rust?name=ana",
-                "ws://chat.example:80/rust?name=ana",
+                "ws://chat.example:80/rust as ana",
             ),
             ("chat.example/rust", "ws://chat.example:8080/rust"),
             ("ws://chat.example", "ws://chat.example"),
         ] {
             let address: Address = short.parse().unwrap();
             assert_eq!(address.to_string(), whole);
+        }
+    }
+
+    #[test]
+    fn a_name_is_part_of_the_url_and_shown_behind_it() {
+        for (url, uri, shown) in [
+            ("ws://h", "ws://h/?name=an%C3%A1", "ws://h as aná"),
+            (
+                "h/rust",
+                "ws://h:8080/rust?name=an%C3%A1",
+                "ws://h:8080/rust as aná",
+            ),
+            (
+                "ws://h/?a=b",
+                "ws://h/?a=b&name=an%C3%A1",
+                "ws://h/?a=b as aná",
+            ),
+            (
+                "ws://h/rust?name=budi",
+                "ws://h/rust?name=budi",
+                "ws://h/rust as budi",
+            ),
+        ] {
+            let address = url.parse::<Address>().unwrap().with_name("aná");
+            assert_eq!(
+                (&*address.uri.to_string(), &*address.to_string()),
+                (uri, shown)
+            );
         }
     }
 }

@@ -15,8 +15,8 @@ Ctrl+C and Ctrl+D leave; Ctrl+L clears; Ctrl+Z stops, and fg goes on. Colours ar
 In a pipe: standard output holds the chat alone, a line a message; standard error the rest.
 
 With --reconnect each wait is shorter than the number says by up to a half, at random, so that not
-all clients of a server that comes back come back at once. Lines typed meanwhile are sent then; lines
-that the server may have taken are named, and not sent again.
+all clients of a server that comes back come back at once. Lines typed meanwhile are sent then;
+lines that the server may have taken are named, and not sent again.
 
 Each variable that is empty counts as unset; a switch is 1, true, yes, on or 0, false, no, off.
 
@@ -30,11 +30,12 @@ Exit codes:
 Examples:
   client 192.168.1.5                         joins a chat on another machine, on port 8080
   client ws://192.168.1.5:9000               on another port
+  client 192.168.1.5/rust --name ana         in the room rust, under a name
   echo hello | client --wait 2               says one line, and listens 2 seconds for answers
   client --wait 60 < /dev/null               only listens, for a minute
   client --json < /dev/null --wait 60 | jq -r .text
   tail -f log | client --reconnect           goes on when the server was restarted
-  client | head -3                           ends after three lines";
+  client | head -3                           ends when a fourth line comes";
 
 /// Sends what you type to everyone else in the chat, and shows what they type.
 #[derive(Clone, Debug, Parser)]
@@ -47,6 +48,10 @@ pub struct Client {
         default_value = "ws://127.0.0.1:8080"
     )]
     pub url: Address,
+
+    /// The name that others see instead of the address; one in the URL, as in ?name=ana, comes first
+    #[arg(long, env = "CHAT_NAME", value_name = "NAME")]
+    pub name: Option<String>,
 
     /// Bytes of the longest line to send; the server has a flag of the same name
     #[arg(long, env = "CHAT_MAX_MESSAGE", value_name = "BYTES", default_value_t = LIMITS.message, value_parser = message)]
@@ -64,12 +69,24 @@ pub struct Client {
     #[arg(long, env = "CHAT_TIMESTAMPS", value_parser = switch)]
     pub timestamps: bool,
 
-    /// Print each line as a JSON object: at, from, text; or at, notice
+    /// Print each line as a JSON object: at, from, text; or at, and here, joined, left or notice
     #[arg(long, env = "CHAT_JSON", value_parser = switch)]
     pub json: bool,
 }
 
 const LIMITS: Limits = Limits::DEFAULT;
+
+impl Client {
+    /// Where to connect, and under which name.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        let url = self.url.clone();
+        match &self.name {
+            Some(name) => url.with_name(name),
+            None => url,
+        }
+    }
+}
 
 fn seconds(text: &str) -> Result<Duration, String> {
     // A hundred years are for ever, and still fit into every clock.

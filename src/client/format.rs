@@ -40,7 +40,11 @@ impl Format {
             let at = format!("{:.3}", Timestamp::now());
             return match Line::of(line) {
                 Line::Message { from, text } => json!({ "at": at, "from": from, "text": text }),
-                Line::Notice(notice) => json!({ "at": at, "notice": notice }),
+                Line::Notice(notice) => match presence(notice) {
+                    Some((what, names, 0)) => json!({ "at": at, what: names }),
+                    Some((what, names, more)) => json!({ "at": at, what: names, "more": more }),
+                    None => json!({ "at": at, "notice": notice }),
+                },
             }
             .to_string();
         }
@@ -66,6 +70,24 @@ impl Format {
             String::new()
         }
     }
+}
+
+/// What a notice of who is here, who joined or who left says: which of these, the names in it, and how
+/// many more there were.
+fn presence(notice: &str) -> Option<(&str, Vec<&str>, u64)> {
+    if notice == "nobody else is here" {
+        return Some(("here", Vec::new(), 0));
+    }
+    let here = notice.strip_prefix("here: ").map(|names| ("here", names));
+    let (what, names) = here.or_else(|| {
+        let (names, what) = notice.rsplit_once(' ')?;
+        matches!(what, "joined" | "left").then_some((what, names))
+    })?;
+    let (names, more) = match names.strip_suffix(" more") {
+        Some(names) => names.rsplit_once(" and ")?,
+        None => (names, "0"),
+    };
+    Some((what, names.split(", ").collect(), more.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -106,6 +128,17 @@ mod tests {
         assert_eq!(message["text"], "say \"hi\"\t\\");
         assert!(message["at"].as_str().unwrap().ends_with('Z'));
         assert_eq!(read("* 3 messages missed")["notice"], "3 messages missed");
+        let nobody = read("* nobody else is here");
+        assert_eq!(nobody["here"].as_array().unwrap().len(), 0);
+        let here = read("* here: ana, [::1]:5 and 45 more");
+        assert_eq!(here["here"], json!(["ana", "[::1]:5"]));
+        assert_eq!(here["more"], 45);
+        let joined = read("* ana joined");
+        assert_eq!(joined["joined"], json!(["ana"]));
+        assert_eq!(joined.as_object().unwrap().len(), 2);
+        assert_eq!(read("* ana, budi left")["left"], json!(["ana", "budi"]));
+        // What somebody says is never taken for a notice.
+        assert_eq!(read("ana: * budi left")["text"], "* budi left");
     }
 
     #[test]

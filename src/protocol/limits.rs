@@ -18,9 +18,13 @@ pub const CLOSE: Duration = Duration::from_secs(2);
 /// a dead link is noticed within twice this.
 pub const QUIET: Duration = Duration::from_secs(20);
 
+/// Characters of the longest name.
+pub const NAME: usize = 32;
+
 /// Bytes of the longest line as it is relayed, when a message has at most `message` bytes: each
-/// replaced control character grows from one byte to three, and a name is put in front.
+/// replaced control character grows from one byte to three, and a name is put in front, whose
+/// characters have up to four bytes.
 #[must_use]
 pub const fn longest(message: usize) -> usize {
-    3 * message + 64
+    3 * message + 4 * NAME + 32
 }

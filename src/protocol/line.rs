@@ -26,7 +26,7 @@ pub fn lines(text: &str) -> impl Iterator<Item = &str> {
 /// Clean text, which is nearly all text, is not copied.
 #[must_use]
 pub fn clean(line: &str) -> Cow<'_, str> {
-    let Some(first) = line.find(steers) else {
+    let Some(first) = line.find(is_harmful) else {
         return Cow::Borrowed(line);
     };
     let mut cleaned = String::with_capacity(line.len() + 2);
@@ -34,7 +34,7 @@ pub fn clean(line: &str) -> Cow<'_, str> {
     cleaned.extend(
         line[first..]
             .chars()
-            .map(|c| if steers(c) { '\u{FFFD}' } else { c }),
+            .map(|c| if is_harmful(c) { '\u{FFFD}' } else { c }),
     );
     Cow::Owned(cleaned)
 }
@@ -43,7 +43,7 @@ pub fn clean(line: &str) -> Cow<'_, str> {
 /// the line and paragraph separators (some readers of logs end a line there), and the
 /// bidirectional overrides and isolates, which make text read other than it is stored. Marks
 /// that right-to-left text needs (U+200E, U+200F, U+061C) and joiners (U+200D) stay.
-fn steers(c: char) -> bool {
+fn is_harmful(c: char) -> bool {
     match c {
         '\t' | ' '..='~' => false, // nearly always the answer
         c => {

@@ -11,27 +11,29 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::protocol::line;
 use crate::server::frame::text_frame;
+use crate::server::identity::Identity;
 
 /// Lines said at about the same time, ready to be written to anybody's socket.
 #[derive(Debug)]
 pub struct Batch {
     /// One unmasked text frame for each line.
     frames: Bytes,
-    /// Who said which part of the frames.
+    /// Who gets which part of the frames.
     parts: Vec<Part>,
-    /// How many lines the room had had before.
+    /// How many lines were said in the room before these.
     pub position: u64,
     /// How many lines.
     pub lines: u64,
-    /// What the batch takes of the room's space. It is given back when the batch is dropped, which
-    /// is when the last subscriber has taken it.
+    /// What the batch takes of the room's space. It is given back when the batch is dropped: the
+    /// channel keeps it until the last subscriber has received it, and each of those keeps it until
+    /// it has put the frames behind what it writes.
     _space: Option<OwnedSemaphorePermit>,
 }
 
-/// Frames of one speaker in a row.
+/// Frames in a row that one connection does not get, which is usually the one that said them.
 #[derive(Debug)]
 struct Part {
-    speaker: u64,
+    not_for: u64,
     bytes: Range<usize>,
     lines: u64,
 }
@@ -43,11 +45,11 @@ impl Batch {
         self.frames.len()
     }
 
-    /// Adds the frames of everyone but `speaker` to `frames`, uncopied and in as few pieces as can
-    /// be. Returns how many lines `speaker` has in the batch.
-    pub fn frames_but_of(&self, speaker: u64, frames: &mut Vec<Bytes>) -> u64 {
+    /// Adds the frames that are for this connection to `frames`, uncopied and in as few pieces as
+    /// can be. Returns how many lines the others are: its own.
+    pub fn frames_for(&self, connection: u64, frames: &mut Vec<Bytes>) -> u64 {
         let (mut start, mut own_lines) = (0, 0);
-        for own in self.parts.iter().filter(|part| part.speaker == speaker) {
+        for own in self.parts.iter().filter(|part| part.not_for == connection) {
             if start < own.bytes.start {
                 frames.push(self.frames.slice(start..own.bytes.start));
             }
@@ -83,23 +85,23 @@ impl BatchMut {
         self.frames.is_empty()
     }
 
-    /// Adds what `speaker` said, and the space that it takes.
-    pub fn add(&mut self, speaker: u64, lines: &Lines<'_>, space: OwnedSemaphorePermit) {
+    /// Adds lines that everybody gets but one connection, and the space that they take.
+    pub fn add(&mut self, not_for: u64, lines: &Lines<'_>, space: OwnedSemaphorePermit) {
         let start = self.len();
         self.frames.extend_from_slice(&lines.frames);
         self.parts.push(Part {
-            speaker,
+            not_for,
             bytes: start..self.len(),
             lines: lines.count,
         });
         self.lines += lines.count;
         match &mut self.space {
             Some(sum) => sum.merge(space),
-            none => *none = Some(space),
+            None => self.space = Some(space),
         }
     }
 
-    /// The batch as it is now, behind `position` lines that the room had had before.
+    /// The batch as it is now, behind the `position` lines that were said before it.
     #[must_use]
     pub fn freeze(self, position: u64) -> Batch {
         Batch {
@@ -115,36 +117,48 @@ impl BatchMut {
 /// Lines on their way into a [`Batch`], and into the log as the same text.
 #[derive(Debug)]
 pub struct Lines<'a> {
-    name: &'a str,
+    from: &'a Identity,
     /// One unmasked text frame for each line.
     pub frames: Vec<u8>,
-    /// `Received from NAME: text` for each line.
+    /// `Received from A: text` for each line.
     pub log: Vec<u8>,
-    /// How many lines.
+    /// How many lines. A notice of the server's own counts as none.
     pub count: u64,
+    /// The connection that does not get them, if it is not the one that speaks.
+    pub not_for: Option<u64>,
 }
 
 impl<'a> Lines<'a> {
-    /// No lines yet, of the sender called `name`.
+    /// No lines yet, of this sender.
     #[must_use]
-    pub fn of(name: &'a str) -> Self {
+    pub fn of(from: &'a Identity) -> Self {
         Self {
-            name,
+            from,
             frames: Vec::new(),
             log: Vec::new(),
             count: 0,
+            not_for: None,
         }
     }
 
     /// Adds one line, made safe to show.
     pub fn push(&mut self, line: &str) {
         let text = line::clean(line);
-        let parts = [self.name, ": ", &text];
-        text_frame(&mut self.frames, &parts);
-        for part in ["Received from "].iter().chain(&parts).chain(&["\n"]) {
+        let Identity { name, label, place } = self.from;
+        text_frame(&mut self.frames, &[name, ": ", &text]);
+        for part in ["Received from ", label, place, ": ", &text, "\n"] {
             self.log.extend_from_slice(part.as_bytes());
         }
         self.count += 1;
+    }
+
+    /// A line of the server's own.
+    #[must_use]
+    pub fn notice(text: &str) -> Lines<'static> {
+        static SERVER: Identity = Identity::nobody();
+        let mut lines = Lines::of(&SERVER);
+        text_frame(&mut lines.frames, &["* ", text]);
+        lines
     }
 }
 
@@ -161,8 +175,9 @@ mod tests {
         let space = Arc::new(Semaphore::new(5));
         let mut batch = BatchMut::default();
         let mut expected = Vec::new();
+        let name = Identity::of("n");
         for (speaker, text) in [(1, "a"), (2, "b"), (2, "c"), (1, "d"), (3, "e")] {
-            let mut lines = Lines::of("n");
+            let mut lines = Lines::of(&name);
             lines.push(text);
             batch.add(speaker, &lines, space.clone().try_acquire_owned().unwrap());
             expected.push((speaker, lines.frames));
@@ -171,7 +186,7 @@ mod tests {
         assert_eq!((batch.lines, batch.position), (5, 4));
         for (speaker, own, pieces) in [(1, 2, 2), (2, 2, 2), (3, 1, 1), (4, 0, 1)] {
             let mut frames = Vec::new();
-            assert_eq!(batch.frames_but_of(speaker, &mut frames), own);
+            assert_eq!(batch.frames_for(speaker, &mut frames), own);
             let others = expected.iter().filter(|(from, _)| *from != speaker);
             let others: Vec<_> = others.flat_map(|(_, frame)| frame.clone()).collect();
             assert_eq!((frames.concat(), frames.len()), (others, pieces));
@@ -183,12 +198,21 @@ mod tests {
 
     #[test]
     fn a_line_carries_its_senders_name() {
-        let mut lines = Lines::of("127.0.0.1:1");
+        let mut identity = Identity::of("127.0.0.1:1");
+        let mut lines = Lines::of(&identity);
         lines.push("hi");
         lines.push("\x1b");
         assert_eq!(&lines.frames[2..17], b"127.0.0.1:1: hi");
         let log = "Received from 127.0.0.1:1: hi\nReceived from 127.0.0.1:1: \u{FFFD}\n";
         assert_eq!(lines.log, log.as_bytes());
         assert_eq!(lines.count, 2);
+        identity.name = "ana".to_owned();
+        identity.label = "127.0.0.1:1 (ana)".to_owned();
+        identity.place = " in rust".to_owned();
+        let mut lines = Lines::of(&identity);
+        lines.push("hi");
+        assert_eq!(&lines.frames[2..], b"ana: hi");
+        let log = "Received from 127.0.0.1:1 (ana) in rust: hi\n";
+        assert_eq!(lines.log, log.as_bytes());
     }
 }

@@ -27,13 +27,19 @@ use crate::protocol::keepalive::{Alarm, Keepalive};
 use crate::protocol::line;
 use crate::server::batch::Lines;
 use crate::server::frame;
+use crate::server::identity::Identity;
 use crate::server::limits::Limits;
 use crate::server::log::Log;
 use crate::server::room::{Closed, Speaker, Subscription};
 use crate::server::writer::{Pongs, Writer, Written};
 
-/// The WebSocket library. It reads what was read too far during the handshake and then the socket;
-/// it writes into a vector, which is never full, so writing never waits.
+/// The WebSocket library on a stream of our own making:
+///
+/// ```text
+/// what was read too far during the handshake, then the socket --> library --> a vector
+/// ```
+///
+/// A vector is never full, so the library never has to wait when it writes.
 pub type Codec<R> = WebSocketStream<Join<Chain<Cursor<Bytes>, R>, Vec<u8>>>;
 
 /// An open connection to one client.
@@ -65,7 +71,7 @@ pub enum Ended {
 
 impl Ended {
     #[allow(clippy::needless_pass_by_value)] // for map_err
-    fn by(error: Error) -> Self {
+    fn from_error(error: Error) -> Self {
         close::fault(&error).map_or(Self::Lost, Self::Fault)
     }
 
@@ -104,22 +110,16 @@ impl fmt::Display for Ended {
     }
 }
 
-impl From<Closed> for Ended {
-    fn from(_: Closed) -> Self {
-        Self::Stopped
-    }
-}
-
 impl<R, W> Connection<R, W>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    /// Relays between the client called `name` and the room until either ends. After `stopping`
+    /// Relays between the client, which is called `identity`, and the room until either ends. After `stopping`
     /// the client is not listened to any more, and hears what is left to hear.
     pub async fn relay(
         &mut self,
-        name: &str,
+        identity: &Identity,
         speaker: Speaker,
         subscription: &mut Subscription,
         log: &Log,
@@ -130,7 +130,7 @@ where
         let pongs = Pongs::default();
         let reader = Reader {
             codec: &mut self.codec,
-            name,
+            identity,
             speaker,
             log,
             limits,
@@ -138,19 +138,23 @@ where
             pongs: &pongs,
         };
         let ended = tokio::select! {
+            // In this order each time; neither loop can starve the other, since both give way to
+            // the runtime again and again.
             biased;
             // The room speaks.
             ended = write(&mut self.writer, subscription, &keepalive, &pongs) => ended,
             // The client speaks.
             ended = reader.read(stopping) => ended,
         };
+        // Pongs that the loop that writes did not come to take.
         self.writer.push(pongs.take().now_or_never());
         ended
     }
 
     /// Sends what waits and a Close, ends the stream, and reads until the client has ended its own
-    /// (RFC 6455 7.1.1), all within the deadline for a goodbye. The library's own Close stays
-    /// unwritten: it could confirm lines that were not taken.
+    /// (RFC 6455 7.1.1), all within the deadline for a goodbye. The library has an answer of its own
+    /// ready when the client has sent a Close. That is never flushed: to the client it would mean
+    /// that all of its lines were taken, and the room may have refused the last ones.
     pub async fn close(&mut self, code: CloseCode, reason: &str, limits: &Limits) {
         let pongs = std::mem::take(self.codec.get_mut().writer_mut());
         self.writer.push([pongs.into(), frame::close(code, reason)]);
@@ -190,6 +194,7 @@ where
         match writer.flush(subscription.congested()).await {
             Written::All => {}
             Written::TooSlow => {
+                // What is left is written without anybody waiting for it.
                 subscription.pause();
                 continue;
             }
@@ -200,6 +205,7 @@ where
             lock(keepalive).heard();
         }
         if writer.is_late() && subscription.has_everything() {
+            // It is not behind any more, so what it owes says nothing about it.
             writer.forgive();
         }
         tokio::select! {
@@ -223,7 +229,7 @@ where
     }
 }
 
-/// A panic elsewhere leaves nothing half done in it.
+/// A panic elsewhere does not matter here: no panic can leave a keepalive in a wrong state.
 fn lock(keepalive: &Mutex<Keepalive>) -> MutexGuard<'_, Keepalive> {
     keepalive.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -231,7 +237,7 @@ fn lock(keepalive: &Mutex<Keepalive>) -> MutexGuard<'_, Keepalive> {
 /// The loop that reads: what the client sends is said in the room.
 struct Reader<'a, R> {
     codec: &'a mut Codec<R>,
-    name: &'a str,
+    identity: &'a Identity,
     speaker: Speaker,
     log: &'a Log,
     limits: &'a Limits,
@@ -261,16 +267,20 @@ where
         }
         drop(self.speaker);
         discard(self.codec.get_mut()).await;
+        // The loop that writes ends the connection, when the room has.
         pending().await
     }
 
-    /// Takes a message and those that are there already, and says their lines in the room: so many
-    /// at most that nobody's flood keeps the others waiting.
+    /// Takes a message and those that are there already, and says their lines in the room. It stops
+    /// after a number of bytes, so that a client which floods the server does not keep the others
+    /// waiting.
     async fn take_all(&mut self, first: Option<Result<Message, Error>>) -> Result<(), Ended> {
-        let mut lines = Lines::of(self.name);
+        let mut lines = Lines::of(self.identity);
         let (mut message, mut bytes) = (first, 0);
         let taken = loop {
-            bytes += self.limits.cost + message.as_ref().map_or(0, length);
+            if let Some(Ok(message)) = &message {
+                bytes += self.limits.cost + message.as_payload().len();
+            }
             let taken = self.take(message, &mut lines).await;
             if taken.is_err() || bytes >= self.limits.turn {
                 break taken;
@@ -297,11 +307,11 @@ where
         message: Option<Result<Message, Error>>,
         lines: &mut Lines<'a>,
     ) -> Result<(), Ended> {
-        let message = message.ok_or(Ended::Lost)?.map_err(Ended::by)?;
+        let message = message.ok_or(Ended::Lost)?.map_err(Ended::from_error)?;
         if message.is_ping() {
             // A pong says that everything before the ping was taken: so that is said first.
             self.say(lines).await?;
-            self.codec.flush().await.map_err(Ended::by)?;
+            self.codec.flush().await.map_err(Ended::from_error)?;
             self.send_pongs(self.limits.control).await;
         } else if let Some((code, _)) = message.as_close() {
             return Err(Ended::Left(code));
@@ -310,7 +320,8 @@ where
         } else if message.is_text() {
             let text = line::text(&message).map_err(|_| Ended::Fault(close::NOT_UTF8))?;
             for line in line::lines(text) {
-                // One message of many short lines grows by a name each: it becomes several.
+                // Each line gets a name in front, so a message of many short lines may become far
+                // more than one batch.
                 if lines.frames.len() >= self.limits.batch {
                     self.say(lines).await?;
                 }
@@ -331,11 +342,12 @@ where
     /// Says the lines in the room, as soon as it takes them, then writes them to the log, and
     /// leaves none.
     async fn say(&mut self, lines: &mut Lines<'a>) -> Result<(), Ended> {
-        let lines = std::mem::replace(lines, Lines::of(self.name));
+        let lines = std::mem::replace(lines, Lines::of(self.identity));
         if lines.count == 0 {
             return Ok(());
         }
-        if !self.speaker.say_now(&lines)? {
+        let said = self.speaker.say_now(&lines);
+        if !said.map_err(|Closed| Ended::Stopped)? {
             // Boxed, since it is rare, and an idle connection should not keep room for it.
             Box::pin(self.wait_to_say(&lines)).await?;
         }
@@ -345,20 +357,13 @@ where
 
     /// Waits until the room takes the lines.
     async fn wait_to_say(&self, lines: &Lines<'_>) -> Result<(), Ended> {
-        let mut said = pin!(self.speaker.say(lines));
+        let mut saying = pin!(self.speaker.say(lines));
         loop {
-            match timeout(self.limits.quiet / 2, &mut said).await {
-                Ok(said) => return Ok(said?),
+            match timeout(self.limits.quiet / 2, &mut saying).await {
+                Ok(said) => return said.map_err(|Closed| Ended::Stopped),
                 // It is not the client that is silent: nobody reads what it sends now.
                 Err(_) => lock(self.keepalive).heard(),
             }
         }
     }
-}
-
-/// Bytes of what a message carries.
-fn length(message: &Result<Message, Error>) -> usize {
-    message
-        .as_ref()
-        .map_or(0, |message| message.as_payload().len())
 }

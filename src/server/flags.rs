@@ -2,12 +2,12 @@
 
 use clap::Parser;
 
-use crate::flags::{message, number};
+use crate::flags::{message, number, switch};
 use crate::server::limits::Limits;
 
 const SERVER: &str = "\
 Exit codes:
-  0  stopped by SIGINT or SIGTERM (a second one ends at once, with 1)
+  0  stopped by SIGINT, SIGTERM or SIGHUP (a second one ends at once, with 1)
   1  it failed, and one line on standard error says why
   2  the flags make no sense
 
@@ -39,6 +39,14 @@ pub struct Server {
     #[arg(long, env = "CHAT_MAX_CONNECTIONS", value_name = "N", default_value_t = LIMITS.connections, value_parser = connections)]
     pub max_connections: usize,
 
+    /// Rooms at once; one is there as long as somebody is in it
+    #[arg(long, env = "CHAT_MAX_ROOMS", value_name = "N", default_value_t = LIMITS.rooms, value_parser = rooms)]
+    pub max_rooms: usize,
+
+    /// Tell those in a room who is here, who joins and who leaves
+    #[arg(long, env = "CHAT_PRESENCE", value_parser = switch)]
+    pub presence: bool,
+
     /// Threads that relay; measured, one is fastest for all but very long lines
     #[arg(long, env = "CHAT_THREADS", value_name = "N", default_value_t = 1, value_parser = threads)]
     pub threads: usize,
@@ -64,12 +72,17 @@ impl Server {
         Limits {
             message: self.max_message,
             connections: self.max_connections,
+            rooms: self.max_rooms,
             ..LIMITS
         }
     }
 }
 
 fn connections(text: &str) -> Result<usize, String> {
+    number(text, 1, 1_000_000)
+}
+
+fn rooms(text: &str) -> Result<usize, String> {
     number(text, 1, 1_000_000)
 }
 

@@ -10,8 +10,14 @@ pub const PING: Bytes = Bytes::from_static(&[0x89, 0]);
 /// The frame that tells a reader how many lines it did not get.
 #[must_use]
 pub fn missed(lines: u64) -> Bytes {
+    notice(&format!("{lines} messages missed"))
+}
+
+/// A line of the server's own.
+#[must_use]
+pub fn notice(text: &str) -> Bytes {
     let mut frame = Vec::new();
-    text_frame(&mut frame, &["* ", &lines.to_string(), " messages missed"]);
+    text_frame(&mut frame, &["* ", text]);
     frame.into()
 }
 

@@ -6,7 +6,6 @@
 
 use std::borrow::Cow;
 use std::io::Cursor;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{StatusCode, Uri};
@@ -19,7 +18,6 @@ use crate::protocol::head::{self, Fields, HeadError};
 use crate::protocol::line;
 use crate::server::connection::Connection;
 use crate::server::limits::Limits;
-use crate::server::room::{Room, Speaker, Subscription};
 use crate::server::writer::Writer;
 
 /// Why a stranger did not get in.
@@ -31,7 +29,9 @@ pub enum Refusal {
     Left,
 }
 
-const fn refuse(status: StatusCode, why: &'static str) -> Refusal {
+/// A refusal with this status and this sentence.
+#[must_use]
+pub const fn refuse(status: StatusCode, why: &'static str) -> Refusal {
     Refusal::Answered(status, Cow::Borrowed(why))
 }
 
@@ -58,7 +58,8 @@ const TOO_LONG: Refusal = refuse(TOO_LARGE, "the request is longer than 8 KiB");
 const TOO_MANY_FIELDS: Refusal = refuse(TOO_LARGE, "the request has more than 64 header fields");
 const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 const FULL: Refusal = refuse(UNAVAILABLE, "the chat is full: try again later");
-const SHUTTING_DOWN: Refusal = refuse(UNAVAILABLE, "the server is shutting down");
+/// Nobody is let in any more.
+pub const SHUTTING_DOWN: Refusal = refuse(UNAVAILABLE, "the server is shutting down");
 
 /// Whom to let in.
 #[derive(Clone, Copy, Debug)]
@@ -69,36 +70,33 @@ pub struct Rules<'a> {
     pub full: bool,
 }
 
-/// Who was let in: the connection, and its place in the room.
-pub type Accepted<R, W> = (Connection<R, W>, Speaker, Subscription);
-
-/// Reads the request, answers it, and enters the room just before the client can believe that it
-/// is connected, so that it misses nothing from then on.
+/// Reads the request, answers it, and lets `enter` enter the room that it names, just before the
+/// client can believe that it is connected, so that it misses nothing from then on. Returns the
+/// connection and what `enter` returned.
 ///
 /// # Errors
 ///
 /// The stranger was refused, and has been told so.
-pub async fn accept<R, W>(
+pub async fn accept<R, W, P>(
     reader: R,
     writer: W,
     rules: Rules<'_>,
-    room: &Arc<Room>,
+    enter: impl FnOnce(&Uri) -> Result<P, Refusal>,
     limits: &Limits,
-) -> Result<Accepted<R, W>, Refusal>
+) -> Result<(Connection<R, W>, P), Refusal>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
     let mut stream = join(reader, writer);
     let asked = timeout(limits.handshake, request(&mut stream, rules, limits.head)).await;
-    let entered = asked.unwrap_or(Err(LATE)).and_then(|(key, rest)| {
-        let place = room.enter().ok_or(SHUTTING_DOWN)?;
-        Ok((key, rest, place))
-    });
+    let entered = asked
+        .unwrap_or(Err(LATE))
+        .and_then(|(request, rest)| Ok((enter(&request.target)?, request.key, rest)));
     match entered {
-        Ok((key, rest, (speaker, subscription))) => {
+        Ok((place, key, rest)) => {
             let connection = upgrade(stream, &key, &rest, limits).await;
-            Ok((connection.ok_or(Refusal::Left)?, speaker, subscription))
+            Ok((connection.ok_or(Refusal::Left)?, place))
         }
         Err(refusal) => {
             let _ = timeout(limits.close, answer(&mut stream, &refusal)).await;
@@ -107,12 +105,21 @@ where
     }
 }
 
-/// Reads a request and returns its key and what came behind it.
+/// A request that may come in.
+#[derive(Debug)]
+pub struct Request {
+    /// What it wants to reach: the room and the name are in it.
+    pub target: Uri,
+    /// Its `Sec-WebSocket-Key`.
+    pub key: String,
+}
+
+/// Reads a request, and returns it and what came behind it.
 async fn request<S>(
     stream: &mut S,
     rules: Rules<'_>,
     limit: usize,
-) -> Result<(String, Bytes), Refusal>
+) -> Result<(Request, Bytes), Refusal>
 where
     S: AsyncRead + Unpin,
 {
@@ -125,8 +132,7 @@ where
     if rules.full {
         return Err(FULL);
     }
-    let key = judge(&head.bytes, rules.origins)?.to_owned();
-    Ok((key, head.rest))
+    Ok((judge(&head.bytes, rules.origins)?, head.rest))
 }
 
 /// A method begins with a letter (RFC 9110 9.1 names no other); a TLS hello does not.
@@ -134,12 +140,12 @@ fn plausible(start: &[u8]) -> bool {
     start.first().is_none_or(u8::is_ascii_uppercase)
 }
 
-/// Judges a request by RFC 6455 4.2.1 and returns its `Sec-WebSocket-Key`.
+/// Judges a request by RFC 6455 4.2.1.
 ///
 /// # Errors
 ///
 /// The status to refuse it with, and one sentence that says why.
-pub fn judge<'a>(head: &'a [u8], origins: &[String]) -> Result<&'a str, Refusal> {
+pub fn judge(head: &[u8], origins: &[String]) -> Result<Request, Refusal> {
     let mut fields = [httparse::EMPTY_HEADER; 64];
     let mut request = httparse::Request::new(&mut fields);
     match request.parse(head) {
@@ -155,9 +161,9 @@ pub fn judge<'a>(head: &'a [u8], origins: &[String]) -> Result<&'a str, Refusal>
     }
     let target = request.path.and_then(|path| path.parse::<Uri>().ok());
     // Origin form or absolute form (RFC 9112 3.2); neither `*` nor `host:port` names a resource.
-    if !target.is_some_and(|uri| uri.path().starts_with('/')) {
-        return Err(NOT_A_RESOURCE);
-    }
+    let target = target
+        .filter(|uri| uri.path().starts_with('/'))
+        .ok_or(NOT_A_RESOURCE)?;
     let fields = Fields(request.headers);
     fields.only("Host").ok_or(NO_HOST)?;
     if !fields.lists("Upgrade", "websocket") || !fields.lists("Connection", "upgrade") {
@@ -172,8 +178,11 @@ pub fn judge<'a>(head: &'a [u8], origins: &[String]) -> Result<&'a str, Refusal>
             return Err(forbid(origin));
         }
     }
-    let key = fields.only("Sec-WebSocket-Key");
-    key.filter(|key| is_key(key)).ok_or(NO_KEY)
+    let key = fields.only("Sec-WebSocket-Key").filter(|key| is_key(key));
+    Ok(Request {
+        target,
+        key: key.ok_or(NO_KEY)?.to_owned(),
+    })
 }
 
 /// 16 bytes in base64 (RFC 6455 4.1): 22 digits, of which the last ends in four zero bits.

@@ -13,7 +13,7 @@ use crate::protocol::limits::{CLOSE, HEAD, MESSAGE, QUIET, longest};
 /// ```text
 ///   16 MiB                                     program and allocator
 /// + 4           * log                          two outputs: what waits and what is being written
-/// + backlog + full                             what the room keeps for those who are behind
+/// + rooms       * (backlog + full + 32 KiB)    what rooms keep for those who are behind
 /// + connections * (2 * message + gather + 3 * full + 16 KiB)
 /// ```
 ///
@@ -65,7 +65,9 @@ pub struct Limits {
     pub last_lines: Duration,
     /// … and then everyone this long to hear them. The promise is 5 s for both.
     pub drain: Duration,
-    /// Bytes that the slowest subscriber may be behind before those who speak wait. At the lowest
+    /// Rooms at once; one is there as long as somebody is in it.
+    pub rooms: usize,
+    /// Bytes that the slowest subscriber of a room may be behind before those who speak wait. At the lowest
     /// rate, these and what is being written are delivered before `drain`.
     pub backlog: usize,
     /// Places of the room's channel (a power of two): the batches that `backlog` can consist of.
@@ -79,6 +81,16 @@ pub struct Limits {
     pub cost: usize,
     /// Bytes after which a receiver writes instead of taking one more batch that is ready.
     pub gather: usize,
+    /// Those who come or go within a moment are named in one line.
+    pub moment: Duration,
+    /// Whoever is back within this time has not left.
+    pub absence: Duration,
+    /// Those who have left and might be back, at most: beyond it the others are not told of them.
+    pub names_left: usize,
+    /// Names in the line that tells who is here; the others are counted.
+    pub names_here: usize,
+    /// Names in the lines that tell who came and who left.
+    pub names_told: usize,
     /// Bytes of output that wait for a slow standard output or standard error.
     pub log: usize,
     /// How long a line of output may wait for others to be written with it.
@@ -105,8 +117,7 @@ impl Limits {
         let connection = 2 * self.message + self.gather + 3 * self.full() + 16 * 1024;
         16 * 1024 * 1024
             + 4 * self.log
-            + self.backlog
-            + self.full()
+            + self.rooms * (self.backlog + self.full() + 32 * 1024)
             + (self.connections + self.refusals) * connection
     }
 
@@ -129,12 +140,18 @@ impl Limits {
         quiet: QUIET,
         last_lines: Duration::from_millis(500),
         drain: Duration::from_secs(4),
+        rooms: 1024,
         backlog: 128 * 1024,
         ring: 256,
         batch: 16 * 1024,
         turn: 64 * 1024,
         cost: 64,
         gather: 64 * 1024,
+        moment: Duration::from_millis(200),
+        absence: Duration::from_secs(5),
+        names_left: 1024,
+        names_here: 20,
+        names_told: 2,
         log: 4 * 1024 * 1024,
         log_pause: Duration::from_millis(5),
         log_retry: Duration::from_secs(1),

@@ -16,6 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::os::describe;
+use crate::server::identity::Identity;
 use crate::server::limits::Limits;
 
 /// Standard output and standard error, neither of which blocks.
@@ -64,9 +65,13 @@ impl Log {
     /// Says that a client is there, and that it is not any more when what this returns is dropped:
     /// in every case, a panic included, each `New connection` line has its `disconnected` line.
     #[must_use]
-    pub fn announce<'a>(&'a self, name: &'a str) -> Announced<'a> {
-        self.print(format_args!("New connection from {name}"));
-        Announced { name, log: self }
+    pub fn announce<'a>(&'a self, identity: &'a Identity) -> Announced<'a> {
+        let Identity { label, place, .. } = identity;
+        self.print(format_args!("New connection from {label}{place}"));
+        Announced {
+            identity,
+            log: self,
+        }
     }
 
     /// Tells the operator of each panic in one line. The runtime catches it, and it ends the
@@ -101,7 +106,7 @@ impl Log {
     /// One line on standard error about a stranger, unless there were many this second: those are
     /// counted, and said with the next.
     pub fn warn_of_stranger(&self, line: Arguments<'_>) {
-        // A panic while holding this lock leaves nothing half done.
+        // A panic elsewhere does not matter here: none can happen while this lock is held.
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         if warned.since.elapsed() >= Duration::from_secs(1) {
             (warned.since, warned.written) = (Instant::now(), 0);
@@ -132,14 +137,15 @@ impl Log {
 /// A client in the room.
 #[derive(Debug)]
 pub struct Announced<'a> {
-    name: &'a str,
+    identity: &'a Identity,
     log: &'a Log,
 }
 
 impl Drop for Announced<'_> {
     fn drop(&mut self) {
+        let Identity { label, place, .. } = self.identity;
         self.log
-            .print(format_args!("Client {} disconnected", self.name));
+            .print(format_args!("Client {label} disconnected{place}"));
     }
 }
 

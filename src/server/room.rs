@@ -24,15 +24,15 @@ use crate::server::batch::{Batch, BatchMut, Lines};
 use crate::server::frame;
 use crate::server::limits::Limits;
 
-/// The room. It is open until [`Room::close`] and until its last speaker has left.
+/// The room. It is open until both [`Room::close`] was called and its last speaker has left.
 #[derive(Debug)]
 pub struct Room {
     state: Mutex<State>,
-    /// There are lines to publish, or the room is closed.
-    said: Notify,
+    /// Notified when there are lines to publish, or when the room is closed.
+    to_publish: Notify,
     /// Bytes that may be said and not yet taken by every subscriber.
     space: Arc<Semaphore>,
-    /// Somebody has to wait for space.
+    /// Notified when somebody begins to wait for space.
     congested: Notify,
     limits: Limits,
 }
@@ -72,7 +72,7 @@ impl Room {
         };
         Arc::new(Self {
             state: Mutex::new(state),
-            said: Notify::new(),
+            to_publish: Notify::new(),
             space: Arc::new(Semaphore::new(limits.backlog)),
             congested: Notify::new(),
             limits: limits.clone(),
@@ -84,7 +84,7 @@ impl Room {
     /// receiver takes it along in one write.
     pub async fn publish(self: Arc<Self>) {
         while self.state().batches.is_some() {
-            self.said.notified().await;
+            self.to_publish.notified().await;
             self.state().publish();
         }
     }
@@ -132,12 +132,12 @@ impl Room {
         if state.closing && state.speakers == 0 {
             state.publish();
             state.batches = None;
-            self.said.notify_one();
+            self.to_publish.notify_one();
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic while holding this lock leaves nothing half done.
+        // A panic in another task does not matter here: none can happen while this lock is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -167,8 +167,14 @@ pub struct Speaker {
 }
 
 impl Speaker {
+    /// What tells it from all others that ever were in the room.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Says the lines to everyone else, as soon as there is space for them. When this returns, all
-    /// subscribers will get them. If it is cancelled, nothing was said.
+    /// who are subscribed will get them. If it is cancelled, nothing was said.
     ///
     /// # Errors
     ///
@@ -179,7 +185,8 @@ impl Speaker {
         let space = if let Some(space) = space.as_mut().now_or_never() {
             space
         } else {
-            // Whoever waits has all of the space that there was, so those who look now see it.
+            // tokio's semaphore has given all free permits to the one that waits first. So as long
+            // as anybody waits there are no free ones, which is how `congested` sees it.
             self.room.congested.notify_waiters();
             space.await
         };
@@ -202,8 +209,9 @@ impl Speaker {
         Ok(true)
     }
 
-    /// The space that lines need: their bytes, but never so little that more batches can wait than
-    /// the channel has places for, and never more than there is.
+    /// The space that lines need: their bytes, at least one place of the channel's share of it, and
+    /// at most all of it. With 128 KiB and 256 places that share is 512 bytes. So there are never
+    /// more batches than places, and the channel never overwrites one.
     fn space_for(&self, lines: &Lines<'_>) -> u32 {
         let Limits { ring, backlog, .. } = self.room.limits;
         let bytes = lines.frames.len().clamp(backlog.div_ceil(ring), backlog);
@@ -217,9 +225,10 @@ impl Speaker {
             state.publish();
         }
         if state.next.is_empty() {
-            self.room.said.notify_one();
+            self.room.to_publish.notify_one();
         }
-        state.next.add(self.id, lines, space);
+        let not_for = lines.not_for.unwrap_or(self.id);
+        state.next.add(not_for, lines, space);
         self.said.fetch_add(lines.count, Relaxed);
     }
 }
@@ -239,11 +248,11 @@ pub struct Subscription {
     id: u64,
     /// `None` while the room does not wait for this reader.
     batches: Option<broadcast::Receiver<Arc<Batch>>>,
-    /// How many of the room's lines were heard, missed, or this connection's own.
+    /// How many of the room's lines are behind this reader: heard, missed, or its own.
     position: u64,
     /// How many of those were its own.
     own: u64,
-    /// How many lines it has said.
+    /// How many lines its own [`Speaker`] has said so far; some may still be ahead of it.
     said: Arc<AtomicU64>,
 }
 
@@ -258,14 +267,14 @@ impl Subscription {
         let mut batch = loop {
             match batches.recv().await {
                 Ok(batch) => break batch,
-                // Cannot be, since whoever speaks has waited for space.
+                // This cannot happen, since whoever speaks has waited for space.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return None,
             }
         };
         let (mut frames, mut bytes) = (Vec::new(), 0);
         loop {
-            self.own += batch.frames_but_of(self.id, &mut frames);
+            self.own += batch.frames_for(self.id, &mut frames);
             self.position = batch.position + batch.lines;
             bytes += batch.bytes();
             if bytes >= self.room.limits.gather {
@@ -310,11 +319,12 @@ impl Subscription {
         state.publish();
         self.batches = state.batches.as_ref().map(broadcast::Sender::subscribe);
         let (position, own) = (state.position, self.said.load(Relaxed));
+        // All lines since then, without its own, which it need not hear.
         let missed = (position - self.position) - (own - self.own);
         (self.position, self.own) = (position, own);
         match missed {
             0 if self.batches.is_none() => None,
-            0 => Some(Vec::new()),
+            0 => Some(Vec::new()), // Nothing to write, and more to come.
             lines => Some(vec![frame::missed(lines)]),
         }
     }

@@ -79,7 +79,7 @@ where
             };
             match written {
                 Ok(n @ 1..) => {
-                    self.pace.take(n);
+                    self.pace.earn(n);
                     self.advance(n);
                 }
                 _ => return Written::Broken,
@@ -88,15 +88,18 @@ where
         Written::All
     }
 
-    /// Whether the client's patience is not whole.
+    /// Whether the client has used some of its credit.
     #[must_use]
     pub fn is_late(&self) -> bool {
         self.pace.credit < self.pace.patience
     }
 
-    /// The client has taken everything there is: what it was late with is forgotten.
+    /// The client has taken everything that there is for it, so it has all of its credit again. Not
+    /// during its probation: then there is less for it than for the others.
     pub fn forgive(&mut self) {
-        self.pace.credit = self.pace.patience;
+        if !self.pace.is_on_probation(Instant::now()) {
+            self.pace.credit = self.pace.patience;
+        }
     }
 
     /// Whether the client has taken something that waited, since this was last asked.
@@ -113,7 +116,7 @@ where
         self.socket.shutdown().await
     }
 
-    /// One call of the system with all that waits.
+    /// Offers all that waits to the system, in one call.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         // On the stack, not in the future, which is kept for each connection.
         let mut slices = [IoSlice::new(&[]); SLICES];
@@ -126,8 +129,8 @@ where
 
     /// What the system takes at once; `None` when it takes nothing now.
     fn write_now(&mut self) -> Option<io::Result<usize>> {
-        // Outside tokio's budget: a turn that has been long must not look like a client that takes
-        // nothing.
+        // tokio lets a task that has done much look as if nothing were ready, so that others run
+        // (its cooperative budget). That must not look like a client that takes nothing.
         unconstrained(poll_fn(|cx| self.poll_write(cx))).now_or_never()
     }
 
@@ -141,15 +144,16 @@ where
         let too_slow = self.pace.too_slow_at(begun);
         let written = tokio::select! {
             biased;
-            // Tried first: when one of the others comes true, the system really takes nothing now.
+            // Tried first. So when one of the others is true, the system really takes nothing now.
             written = poll_fn(|cx| self.poll_write(cx)) => Ok(written),
             () = sleep_until(stuck) => Err(Written::Stuck(self.pace.stuck)),
+            // As long as nobody has to wait for it, a client may be as slow as it likes.
             () = async {
                 sleep_until(too_slow).await;
                 congested.await;
             } => Err(Written::TooSlow),
         };
-        self.pace.wait(begun, Instant::now());
+        self.pace.spend(begun, Instant::now());
         written
     }
 
@@ -196,30 +200,34 @@ impl Pongs {
     }
 
     fn frames(&self) -> MutexGuard<'_, Vec<u8>> {
-        // A panic elsewhere leaves nothing half done in it.
+        // A panic elsewhere does not matter here: none can happen while this lock is held.
         self.frames.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// How fast a client takes what is sent to it, as an account of time. It begins with some patience
 /// to its credit; while a write waits the credit runs down, and each byte that the client takes adds
-/// the time that it may take at the lowest rate. Bytes and not only time decide, so that a client is
-/// not blamed when this server was the one without time: one that was ready meanwhile takes much at
-/// once.
+/// the time that it may take at the lowest rate.
+///
+/// Time alone would be unfair: when this server was busy for a while, every write has waited. But
+/// then a client that was not to blame takes much at once, and has its credit back.
 #[derive(Debug)]
 struct Pace {
     /// The most credit that there can be.
     patience: Duration,
     /// The time that one byte may take, in nanoseconds.
     nanos_a_byte: u64,
+    /// How long a client that was too slow is not waited for.
     probation: Duration,
+    /// How long a client may take nothing at all.
     stuck: Duration,
     /// How long the client's writes may still have to wait before it is too slow.
     credit: Duration,
     /// When the client was last too slow.
     too_slow: Option<Instant>,
     /// Since when a write waits of which the client has taken nothing.
-    waiting: Option<Instant>,
+    waiting_since: Option<Instant>,
+    /// The client has taken something that had to wait.
     progressed: bool,
 }
 
@@ -232,27 +240,33 @@ impl Pace {
             stuck: limits.stuck,
             credit: limits.patience,
             too_slow: None,
-            waiting: None,
+            waiting_since: None,
             progressed: false,
         }
     }
 
     /// A write has to wait. Returns when the client counts as stuck.
     fn stuck_at(&mut self, now: Instant) -> Instant {
-        *self.waiting.get_or_insert(now) + self.stuck
+        *self.waiting_since.get_or_insert(now) + self.stuck
     }
 
     /// A write has to wait. Returns when the client counts as too slow: at once if it was too slow
     /// a short while ago.
     fn too_slow_at(&self, now: Instant) -> Instant {
-        match self.too_slow {
-            Some(then) if now - then < self.probation => now,
-            _ => now + self.credit,
+        if self.is_on_probation(now) {
+            now
+        } else {
+            now + self.credit
         }
     }
 
-    /// A write has waited.
-    fn wait(&mut self, begun: Instant, now: Instant) {
+    fn is_on_probation(&self, now: Instant) -> bool {
+        self.too_slow
+            .is_some_and(|then| now - then < self.probation)
+    }
+
+    /// A write has waited so long.
+    fn spend(&mut self, begun: Instant, now: Instant) {
         self.credit = self.credit.saturating_sub(now - begun);
         if self.credit.is_zero() {
             self.too_slow = Some(now);
@@ -260,8 +274,8 @@ impl Pace {
     }
 
     /// The client has taken so many bytes.
-    fn take(&mut self, bytes: usize) {
-        self.progressed |= self.waiting.take().is_some();
+    fn earn(&mut self, bytes: usize) {
+        self.progressed |= self.waiting_since.take().is_some();
         let earned = Duration::from_nanos(self.nanos_a_byte * bytes as u64);
         self.credit = self.patience.min(self.credit + earned);
     }

@@ -3,6 +3,7 @@
 //! - [`connection`]: one connection over a stream in memory, with a clock that is moved
 //! - [`pipes`]: what it reads, what it writes, and when it ends
 //! - [`reconnect`]: a server that goes and comes back under a client that stays
+//! - [`names`]: rooms and names, and who is here
 //! - [`terminal`]: a real pseudo-terminal, and what a person would see in it
 //! - [`faults`]: the faults of the WebSocket library, and servers that break the protocol
 
@@ -13,6 +14,7 @@ mod support;
 
 mod connection;
 mod faults;
+mod names;
 mod pipes;
 mod reconnect;
 mod terminal;

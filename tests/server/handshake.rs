@@ -146,9 +146,15 @@ fn a_target_that_names_no_resource_is_a_bad_request() {
 }
 
 #[test]
-fn any_path_is_the_chat() {
+fn a_target_may_be_whole_and_its_query_may_be_anything() {
     let server = Server::start();
-    for target in ["/chat?room=1", "http://chat/", "http://chat", "//"] {
+    for target in [
+        "/?",
+        "/?room=1&&=",
+        "http://chat/",
+        "http://chat",
+        "http://chat/rust",
+    ] {
         let mut raw = Raw::tcp(server.port);
         raw.send(&but("GET /", &format!("GET {target}")));
         raw.is_let_in(target);

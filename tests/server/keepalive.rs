@@ -8,6 +8,7 @@ use crate::support::raw::missed;
 use chat_pair::protocol::line;
 use chat_pair::server::batch::Lines;
 use chat_pair::server::connection::Ended;
+use chat_pair::server::identity::Identity;
 use chat_pair::server::limits::Limits;
 use chat_pair::server::room::{Speaker, Subscription};
 use futures_util::{SinkExt, StreamExt};
@@ -19,7 +20,8 @@ const LIMITS: Limits = Limits::DEFAULT;
 
 /// Says a line of so many bytes.
 async fn say(speaker: &Speaker, bytes: usize) {
-    let mut lines = Lines::of("other");
+    let name = Identity::of("other");
+    let mut lines = Lines::of(&name);
     lines.push(&"x".repeat(bytes));
     speaker.say(&lines).await.unwrap();
 }
@@ -159,6 +161,35 @@ async fn who_takes_less_costs_the_others_two_seconds_and_misses_what_it_has_no_t
     assert!(!connection.is_finished());
 }
 
+/// Also one that is only a little too slow is not waited for every few seconds anew.
+#[tokio::test(start_paused = true)]
+async fn who_takes_40_kib_a_second_costs_the_others_some_seconds_once() {
+    let room = open(&LIMITS);
+    let (other, subscription) = room.enter().unwrap();
+    hear_all(subscription);
+    let (mut far, connection) = connect(&room, &LIMITS, 64 * 1024).await;
+    let reading = tokio::spawn(async move {
+        loop {
+            sleep(Duration::from_secs(1)).await;
+            take(&mut far, 40 * 1024).await;
+        }
+    });
+    let mut waited = Duration::ZERO;
+    for _ in 0..120 {
+        let begun = Instant::now();
+        for _ in 0..20 {
+            say(&other, 16 * 1024).await;
+        }
+        waited += begun.elapsed();
+        sleep(Duration::from_millis(500)).await;
+    }
+    assert!(waited > Duration::ZERO, "the flood was too small");
+    // While it is waited for it earns 40 of 56 KiB, so its credit lasts three and a half times.
+    assert!(waited <= 4 * LIMITS.patience, "{waited:?} in a minute");
+    assert!(!connection.is_finished());
+    reading.abort();
+}
+
 /// It is waited for again when it has caught up and has kept up for ten seconds, not earlier.
 #[tokio::test(start_paused = true)]
 async fn who_keeps_up_for_ten_seconds_is_waited_for_again() {
@@ -257,10 +288,10 @@ async fn a_trickler_does_not_hold_the_room() {
     let (mut trickler, connection) = connect(&room, &LIMITS, 16 * 1024).await;
     let (bob, _bob) = connect(&room, &LIMITS, 16 * 1024).await;
     let mut bob = ClientBuilder::new().take_over(bob);
-    let text = "x".repeat(1000);
+    let (name, text) = (Identity::of("ann"), "x".repeat(1000));
     let (mut taken, begun) = (Vec::new(), Instant::now());
     for n in 0..LINES {
-        let mut lines = Lines::of("ann");
+        let mut lines = Lines::of(&name);
         lines.push(&format!("{n} {text}"));
         ann.say(&lines).await.unwrap();
         let heard = bob.next().await.unwrap().unwrap();

@@ -9,6 +9,8 @@
 //! - [`readers`]: who keeps reading gets every line, and who does not is told
 //! - [`promises`]: the promises where they are hardest to keep
 //! - [`crowd`]: more strangers than there is room for
+//! - [`rooms`]: rooms and names, and how little they have to do with each other
+//! - [`presence`]: who is told that somebody came or left, by a clock that is moved
 //! - [`output`]: standard output and standard error that are closed, or that nobody reads
 //! - [`shutdown`]: a server that is asked to stop
 
@@ -22,9 +24,11 @@ mod faults;
 mod handshake;
 mod keepalive;
 mod output;
+mod presence;
 mod promises;
 mod properties;
 mod readers;
 mod room;
+mod rooms;
 mod shutdown;
 mod text;

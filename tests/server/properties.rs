@@ -7,7 +7,9 @@ use crate::support::Server;
 use crate::support::raw::{REQUEST, Raw};
 use chat_pair::protocol::line::{clean, lines, text};
 use chat_pair::server::batch::Lines;
-use chat_pair::server::handshake::{Refusal, judge};
+use chat_pair::server::handshake::{Refusal, Request, judge};
+use chat_pair::server::identity::Identity;
+use chat_pair::server::rooms::wanted;
 use futures_util::{FutureExt, StreamExt};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -155,8 +157,8 @@ proptest! {
     fn any_fields_are_judged(bytes in vec(any::<u8>(), 0..100)) {
         for start in ["GET ", "GET / HTTP/1.1\r\n", &REQUEST[..REQUEST.len() - 2]] {
             let head = [start.as_bytes(), &bytes, b"\r\n\r\n"].concat();
-            if let Ok(key) = judge(&head, &[]) {
-                prop_assert!(is_key(key), "{key:?}");
+            if let Ok(Request { key, .. }) = judge(&head, &[]) {
+                prop_assert!(is_key(&key), "{key:?}");
             }
         }
     }
@@ -164,7 +166,7 @@ proptest! {
     #[test]
     fn a_changed_request_is_judged(request in requests()) {
         match judge(&request, &["null".to_owned()]) {
-            Ok(key) => prop_assert!(is_key(key), "{key:?}"),
+            Ok(Request { key, .. }) => prop_assert!(is_key(&key), "{key:?}"),
             Err(Refusal::Answered(status, why)) => {
                 prop_assert!(status.is_client_error());
                 prop_assert!(!why.is_empty() && !why.contains('\n'));
@@ -202,7 +204,8 @@ proptest! {
     ) {
         let name = "127.0.0.1:1";
         let said: Vec<_> = said.iter().flat_map(|text| lines(text)).collect();
-        let mut batch = Lines::of(name);
+        let identity = Identity::of(name);
+        let mut batch = Lines::of(&identity);
         for line in &said {
             batch.push(line);
         }
@@ -230,8 +233,10 @@ fn the_server_does_what_judge_says() {
     let port = server.port;
     let config = cases(200);
     proptest!(config, |(request in requests())| {
-        let expected = match judge(&request, &["null".to_owned()]) {
-            Ok(_) => "101".to_owned(),
+        let judged = judge(&request, &["null".to_owned()]);
+        let entered = judged.and_then(|request| wanted(&request.target).map(drop));
+        let expected = match entered {
+            Ok(()) => "101".to_owned(),
             Err(Refusal::Answered(status, _)) => status.as_str().to_owned(),
             Err(Refusal::Left) => unreachable!(),
         };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chat_pair::server::batch::Lines;
+use chat_pair::server::identity::Identity;
 use chat_pair::server::limits::Limits;
 use chat_pair::server::room::{Closed, Room, Speaker, Subscription};
 use futures_util::FutureExt;
@@ -32,7 +33,8 @@ impl Member {
     /// Says lines; they are published with what else is said in the same turn. `None` when they
     /// have to wait for space, and then they were not said.
     fn try_add(&mut self, name: &str, texts: &[&str]) -> Option<Result<(), Closed>> {
-        let mut lines = Lines::of(name);
+        let name = Identity::of(name);
+        let mut lines = Lines::of(&name);
         for text in texts {
             lines.push(text);
         }
@@ -446,10 +448,11 @@ fn a_crowd_speaks_in_turn() {
     let texts: Vec<_> = (0..CROWD)
         .map(|n| format!("{n} {}", "x".repeat(100)))
         .collect();
+    let name = Identity::of("c");
     let lines: Vec<_> = texts
         .iter()
         .map(|text| {
-            let mut lines = Lines::of("c");
+            let mut lines = Lines::of(&name);
             (0..EACH).for_each(|_| lines.push(text));
             lines
         })
@@ -477,7 +480,8 @@ fn who_still_waits_when_the_room_refuses_has_said_nothing() {
     let room = Room::open(&small());
     let (mut ann, mut bob) = (Member::enter(&room), Member::enter(&room));
     fill(&room, &mut ann);
-    let mut lines = Lines::of("a");
+    let name = Identity::of("a");
+    let mut lines = Lines::of(&name);
     lines.push(&"x".repeat(Limits::DEFAULT.batch));
     let speaker = ann.speaker.take().unwrap();
     let mut waiting = Box::pin(speaker.say(&lines));

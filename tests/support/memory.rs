@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use chat_pair::server::connection::Ended;
 use chat_pair::server::handshake::{Rules, accept};
+use chat_pair::server::identity::Identity;
 use chat_pair::server::limits::Limits;
 use chat_pair::server::log::Log;
 use chat_pair::server::room::Room;
@@ -35,8 +36,15 @@ pub async fn connect(
             origins: &[],
             full: false,
         };
-        let accepted = accept(reader, writer, rules, &room, &limits).await;
-        let Ok((mut connection, speaker, mut subscription)) = accepted else {
+        let accepted = accept(
+            reader,
+            writer,
+            rules,
+            |_| Ok(room.enter().unwrap()),
+            &limits,
+        )
+        .await;
+        let Ok((mut connection, (speaker, mut subscription))) = accepted else {
             panic!("not accepted");
         };
         let log = Log::open(&Limits {
@@ -45,9 +53,9 @@ pub async fn connect(
         })
         .unwrap();
         let stopping = std::future::pending::<()>();
-        let name = "name";
+        let name = Identity::of("name");
         connection
-            .relay(name, speaker, &mut subscription, &log, &limits, stopping)
+            .relay(&name, speaker, &mut subscription, &log, &limits, stopping)
             .await
     });
     far.write_all(REQUEST.as_bytes()).await.unwrap();

@@ -220,6 +220,31 @@ impl Raw {
         Self::tcp(port).upgrade()
     }
 
+    /// The same in the room, and under the name, that `target` has in it: `/rust?name=ana`.
+    #[track_caller]
+    pub fn enter(port: u16, target: &str) -> Self {
+        let mut raw = Self::asking_for(port, target);
+        raw.is_let_in(target);
+        raw
+    }
+
+    /// A connection that has asked for this target; the answer is not read.
+    pub fn asking_for(port: u16, target: &str) -> Self {
+        let mut raw = Self::tcp(port);
+        let request = REQUEST.replacen("GET / ", &format!("GET {target} "), 1);
+        raw.send(request.as_bytes());
+        raw
+    }
+
+    /// Waits for a refusal: its status and its sentence.
+    #[track_caller]
+    pub fn refusal(&mut self) -> (u16, String) {
+        let head = self.head();
+        let status = head.split(' ').nth(1).expect(&head).parse().expect(&head);
+        assert_ne!(status, 101, "it was let in");
+        (status, self.response().trim_end().to_owned())
+    }
+
     /// The same as soon as there is a place: asks again and again, for as long as the patience lasts.
     #[track_caller]
     pub fn join_when_there_is_room(port: u16) -> Self {

@@ -1,0 +1,172 @@
+//! The names that people choose: which there are, and when two of them are the same.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use precis_profiles::UsernameCaseMapped;
+use precis_profiles::precis_core::profile::PrecisFastInvocation;
+use unicode_security::confusable_detection::skeleton;
+
+use crate::protocol::limits::NAME;
+
+/// What a name has to be, for those who chose another.
+pub const RULE: &str =
+    "a name is 1 to 32 letters and digits of any script, - _ and ., and no address";
+
+/// A name, and what it is compared by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    text: String,
+    /// Two names are the same when they have one of these in common: the form in which case and
+    /// width make no difference (RFC 8265 3.3), and what the name and this form look like, which is
+    /// the skeleton of UTS 39, section 4. The form's own skeleton finds look-alikes in another case.
+    keys: [String; 3],
+}
+
+impl Name {
+    /// The name, if it keeps to [`RULE`].
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let ordinary = |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || "-_.".contains(c);
+        // A mark that belongs to no letter would be put onto what stands before the name.
+        let begins = |c: char| c.is_ascii() || c.is_alphanumeric();
+        if text.chars().count() > NAME
+            || !text.starts_with(begins)
+            || !text.contains(char::is_alphanumeric)
+            || !text.chars().all(ordinary)
+        {
+            return None;
+        }
+        // Letters, digits and the marks that belong to them, in every script; nothing else, and
+        // nothing that an empty name or a wrong mixture of directions would be.
+        let form = UsernameCaseMapped::enforce(text).ok()?.into_owned();
+        if !form.chars().all(ordinary) || form.parse::<IpAddr>().is_ok() {
+            return None;
+        }
+        let keys = [skeleton(text).collect(), skeleton(&form).collect(), form];
+        let text = text.to_owned();
+        Some(Self { text, keys })
+    }
+
+    /// The name as it was chosen.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+/// Names of which no two are the same.
+#[derive(Debug, Default)]
+pub struct Names(HashSet<String>);
+
+impl Names {
+    /// Adds a name. Returns whether it was free.
+    pub fn take(&mut self, name: &Name) -> bool {
+        let free = !name.keys.iter().any(|key| self.0.contains(key));
+        if free {
+            self.0.extend(name.keys.iter().cloned());
+        }
+        free
+    }
+
+    /// Removes a name that was added.
+    pub fn free(&mut self, name: &Name) {
+        for key in &name.keys {
+            self.0.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_letters_and_digits_of_any_script() {
+        for text in [
+            "ana",
+            "Ana-Maria_2.0",
+            "å",
+            "Ωmega",
+            "अनिता",
+            "محمد",
+            "李雷",
+            "ゆき",
+            "한나",
+            "аня",
+            &"x".repeat(32),
+            &"李".repeat(32),
+            "1",
+            "1.2",
+            "_ana",
+        ] {
+            assert_eq!(Name::new(text).expect(text).text(), text);
+        }
+    }
+
+    #[test]
+    fn what_could_be_taken_for_something_else_is_no_name() {
+        for text in [
+            "",
+            " ",
+            "...",
+            "a b",
+            "a:",
+            "a: b",
+            "*",
+            "* ana",
+            "@ana",
+            "a@b",
+            "a,b",
+            "(ana)",
+            "a/b",
+            "\u{7}",
+            "127.0.0.1",
+            "１２７.０.０.１",
+            "::1",
+            "127.0.0.1:80",
+            "a\u{200b}b",
+            "a\u{202e}b",
+            "😀",
+            "a\u{a0}b",
+            "\u{ff0a}",
+            "a\u{ff1a}",
+            "\u{301}",
+            &"x".repeat(33),
+        ] {
+            assert_eq!(Name::new(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn names_that_look_the_same_are_the_same() {
+        for (one, other) in [
+            ("ana", "ana"),
+            ("ana", "ANA"),
+            ("ana", "аna"),    // Cyrillic
+            ("ana", "АNA"),    // Cyrillic, in capitals
+            ("ana", "ａｎａ"), // full width
+            ("paypal", "раураl"),
+            ("lvan", "Ivan"),
+            ("é", "e\u{301}"),
+        ] {
+            let mut names = Names::default();
+            assert!(names.take(&Name::new(one).expect(one)));
+            assert!(
+                !names.take(&Name::new(other).expect(other)),
+                "{one} {other}"
+            );
+            names.free(&Name::new(one).expect(one));
+            assert!(names.take(&Name::new(other).expect(other)));
+            assert!(!names.take(&Name::new(one).expect(one)), "{other} {one}");
+        }
+    }
+
+    #[test]
+    fn other_names_are_others() {
+        let mut names = Names::default();
+        for text in ["ana", "anna", "budi", "an", "аня", "李雷", "李磊"] {
+            assert!(names.take(&Name::new(text).expect(text)), "{text}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Who is here: those in a room are told who comes and who goes.
+//!
+//! A thousand who come at once must not cost a million notices. So those of one moment are
+//! gathered, and named in one line by a task of the room. Whoever is back within a few seconds has
+//! not left: a reconnect is not news.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use crate::server::batch::Lines;
+use crate::server::frame;
+use crate::server::limits::Limits;
+use crate::server::room::{Room, Speaker};
+
+/// Who is in one room.
+#[derive(Debug)]
+pub struct Presence {
+    state: Mutex<State>,
+    /// There is something to tell, or the room is about to end.
+    changed: Notify,
+    limits: Limits,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Those who are here, in the order in which they came.
+    here: BTreeMap<u64, String>,
+    /// Those of them of whom the others have not been told, and when that is to be told.
+    joined: BTreeMap<u64, String>,
+    tell_joined: Option<Instant>,
+    /// Those who have left, and when that is to be told.
+    left: VecDeque<(Instant, String)>,
+    ended: bool,
+}
+
+impl Presence {
+    /// Starts the task that tells. `None` when the room is closed.
+    pub fn begin(room: &Arc<Room>, limits: &Limits) -> Option<Arc<Self>> {
+        let (speaker, _) = room.enter()?;
+        let presence = Arc::new(Self {
+            state: Mutex::default(),
+            changed: Notify::new(),
+            limits: limits.clone(),
+        });
+        tokio::spawn(presence.clone().tell(speaker));
+        Some(presence)
+    }
+
+    /// Somebody has come. Returns the frame that tells them who is here.
+    pub fn join(&self, id: u64, name: &str) -> Bytes {
+        let mut state = self.state();
+        let others = state.here.values().map(String::as_str);
+        let here = match listed(others, self.limits.names_here) {
+            none if none.is_empty() => "nobody else is here".to_owned(),
+            others => format!("here: {others}"),
+        };
+        state.here.insert(id, name.to_owned());
+        let back = state.left.iter().position(|(_, left)| left == name);
+        if back.and_then(|at| state.left.remove(at)).is_none() {
+            state.joined.insert(id, name.to_owned());
+            let soon = Instant::now() + self.limits.moment;
+            state.tell_joined.get_or_insert(soon);
+            self.changed.notify_one();
+        }
+        frame::notice(&here)
+    }
+
+    /// Somebody has left. Nobody need be told of those who were only here for a moment.
+    pub fn leave(&self, id: u64) {
+        let mut state = self.state();
+        let Some(name) = state.here.remove(&id) else {
+            return;
+        };
+        if state.joined.remove(&id).is_some() {
+            return;
+        }
+        if state.left.len() >= self.limits.names_left {
+            state.left.pop_front();
+        }
+        state
+            .left
+            .push_back((Instant::now() + self.limits.absence, name));
+        self.changed.notify_one();
+    }
+
+    /// The room is about to end: nothing more is told.
+    pub fn end(&self) {
+        self.state().ended = true;
+        self.changed.notify_one();
+    }
+
+    /// The task. It ends, and gives the right to speak back, when the room is about to end.
+    async fn tell(self: Arc<Self>, speaker: Speaker) {
+        while !self.state().ended {
+            let next = self.state().next();
+            tokio::select! {
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+                () = self.changed.notified() => continue,
+            }
+            for notice in self.notices() {
+                if speaker.say(&notice).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What is to be told now.
+    fn notices(&self) -> Vec<Lines<'static>> {
+        let mut state = self.state();
+        let now = Instant::now();
+        let mut joined = BTreeMap::new();
+        if state.tell_joined.is_some_and(|due| due <= now) {
+            joined = std::mem::take(&mut state.joined);
+            state.tell_joined = None;
+        }
+        let due = state.left.partition_point(|(due, _)| *due <= now);
+        let left: Vec<_> = state.left.drain(..due).map(|(_, name)| name).collect();
+        drop(state);
+        let mut notices = Vec::new();
+        let most = self.limits.names_told;
+        if !joined.is_empty() {
+            let names = listed(joined.values().map(String::as_str), most);
+            let mut lines = Lines::notice(&format!("{names} joined"));
+            // One who came alone need not be told of it.
+            lines.not_for = joined.keys().next().copied().filter(|_| joined.len() == 1);
+            notices.push(lines);
+        }
+        if !left.is_empty() {
+            let names = listed(left.iter().map(String::as_str), most);
+            notices.push(Lines::notice(&format!("{names} left")));
+        }
+        notices
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere does not matter here: none can happen while this lock is held.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// When there is something to tell, if there is anything.
+    fn next(&self) -> Option<Instant> {
+        let left = self.left.front().map(|(due, _)| *due);
+        self.tell_joined.into_iter().chain(left).min()
+    }
+}
+
+/// So many names at most, and how many more there are: `ana, budi and 30 more`.
+fn listed<'n>(names: impl ExactSizeIterator<Item = &'n str>, most: usize) -> String {
+    let more = names.len().saturating_sub(most);
+    let some = names.take(most).collect::<Vec<_>>().join(", ");
+    match more {
+        0 => some,
+        more => format!("{some} and {more} more"),
+    }
+}

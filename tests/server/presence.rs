@@ -1,0 +1,190 @@
+//! Who is told that somebody came or left, by a clock that is moved and not waited for; and one
+//! crowd over real sockets.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use chat_pair::server::limits::Limits;
+use chat_pair::server::rooms::{Member, Rooms};
+use futures_util::FutureExt;
+use tokio::time::{Instant, sleep};
+
+use crate::support::Server;
+use crate::support::raw::{Ear, Raw};
+
+const LIMITS: Limits = Limits::DEFAULT;
+
+fn open() -> Arc<Rooms> {
+    Rooms::new(&LIMITS, true)
+}
+
+fn enter(rooms: &Arc<Rooms>, name: &str) -> Member {
+    let target = format!("/rust?name={name}").parse().unwrap();
+    rooms.enter(&target, "127.0.0.1:1").unwrap()
+}
+
+/// The texts of short frames.
+fn texts(frames: &[u8]) -> Vec<String> {
+    let (mut rest, mut texts) = (frames, Vec::new());
+    while let [0x81, len @ 0..=125, ..] = *rest {
+        let (text, behind) = rest[2..].split_at(usize::from(len));
+        texts.push(String::from_utf8(text.to_vec()).unwrap());
+        rest = behind;
+    }
+    assert!(rest.is_empty(), "not a short text frame: {rest:?}");
+    texts
+}
+
+fn greeting(member: &Member) -> String {
+    texts(member.greeting.as_ref().unwrap()).concat()
+}
+
+/// What a member has been told so far, and does not know yet.
+async fn told(member: &mut Member) -> Vec<String> {
+    // Long enough for a notice that is due, and for no other.
+    sleep(LIMITS.moment + Duration::from_millis(1)).await;
+    let mut all = Vec::new();
+    while let Some(Some(frames)) = member.subscription.next_frames().now_or_never() {
+        all.extend(texts(&frames.concat()));
+    }
+    all
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_enters_learns_who_is_here_and_the_others_that_somebody_came() {
+    let rooms = open();
+    let mut ana = enter(&rooms, "ana");
+    assert_eq!(greeting(&ana), "* nobody else is here");
+    // Of oneself one is not told.
+    assert_eq!(told(&mut ana).await, [""; 0]);
+    let mut budi = enter(&rooms, "budi");
+    assert_eq!(greeting(&budi), "* here: ana");
+    assert_eq!(told(&mut ana).await, ["* budi joined"]);
+    assert_eq!(told(&mut budi).await, [""; 0]);
+    let target = "/rust".parse().unwrap();
+    let nameless = rooms.enter(&target, "[::1]:50112").unwrap();
+    assert_eq!(greeting(&nameless), "* here: ana, budi");
+    assert_eq!(told(&mut ana).await, ["* [::1]:50112 joined"]);
+    assert_eq!(
+        greeting(&enter(&rooms, "eve")),
+        "* here: ana, budi, [::1]:50112"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_is_missed_after_a_while_and_not_if_they_come_back() {
+    let rooms = open();
+    let mut ana = enter(&rooms, "ana");
+    told(&mut ana).await;
+    let budi = enter(&rooms, "budi");
+    assert_eq!(told(&mut ana).await, ["* budi joined"]);
+    drop(budi);
+    let begun = Instant::now();
+    sleep(LIMITS.absence / 2).await;
+    assert_eq!(told(&mut ana).await, [""; 0]);
+    let budi = enter(&rooms, "budi");
+    assert_eq!(greeting(&budi), "* here: ana");
+    sleep(2 * LIMITS.absence).await;
+    assert_eq!(told(&mut ana).await, [""; 0], "a reconnect is no news");
+    drop(budi);
+    sleep(LIMITS.absence).await;
+    assert_eq!(told(&mut ana).await, ["* budi left"]);
+    assert!(begun.elapsed() < Duration::from_mins(1));
+    assert_eq!(greeting(&enter(&rooms, "eve")), "* here: ana");
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_of_one_moment_are_one_line() {
+    let rooms = open();
+    let mut ana = enter(&rooms, "ana");
+    told(&mut ana).await;
+    let crowd: Vec<_> = (0..60).map(|n| enter(&rooms, &format!("n{n}"))).collect();
+    assert_eq!(told(&mut ana).await, ["* n0, n1 and 58 more joined"]);
+    let late = enter(&rooms, "late");
+    let first: Vec<_> = (0..19).map(|n| format!("n{n}")).collect();
+    assert_eq!(
+        greeting(&late),
+        format!("* here: ana, {} and 41 more", first.join(", "))
+    );
+    assert_eq!(told(&mut ana).await, ["* late joined"]);
+    drop(crowd);
+    // Whoever was here for a moment only is no news at all.
+    drop(enter(&rooms, "moth"));
+    sleep(LIMITS.absence).await;
+    assert_eq!(told(&mut ana).await, ["* n0, n1 and 58 more left"]);
+    assert_eq!(told(&mut ana).await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn notices_are_not_counted_as_messages() {
+    let rooms = open();
+    let mut ana = enter(&rooms, "ana");
+    told(&mut ana).await;
+    ana.subscription.pause();
+    let _budi = enter(&rooms, "budi");
+    sleep(LIMITS.moment).await;
+    assert_eq!(told(&mut ana).await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_room_ends_though_somebody_is_still_to_be_told() {
+    let rooms = open();
+    let mut ana = enter(&rooms, "ana");
+    drop(enter(&rooms, "budi"));
+    rooms.close();
+    drop(ana.speaker);
+    while ana.subscription.next_frames().await.is_some() {}
+}
+
+#[test]
+fn without_the_flag_nobody_is_told_anything() {
+    let server = Server::start();
+    let mut ana = Raw::enter(server.port, "/?name=ana");
+    let mut budi = Raw::enter(server.port, "/?name=budi");
+    budi.say("first");
+    assert_eq!(ana.text(), "budi: first");
+    drop(budi);
+    let mut eve = Raw::enter(server.port, "/?name=eve");
+    eve.say("second");
+    assert_eq!(ana.text(), "eve: second");
+}
+
+/// A thousand join at once: each is told who is here once, and of the others in a few lines.
+#[test]
+fn a_thousand_at_once_cost_few_notices() {
+    const CROWD: usize = 1000;
+    const THREADS: usize = 4;
+    let server = Server::with(&["--presence", "--max-connections", "1100"]);
+    let port = server.port;
+    let mut ana = Ear::of(Raw::enter(port, "/?name=ana"));
+    assert_eq!(ana.text(), Some("* nobody else is here"));
+    let joining: Vec<_> = (0..THREADS)
+        .map(|_| thread::spawn(move || Raw::crowd(port, CROWD / THREADS)))
+        .collect();
+    let crowd: Vec<_> = joining
+        .into_iter()
+        .flat_map(|one| one.join().unwrap())
+        .collect();
+    let (mut joined, mut notices) = (0, 0);
+    while joined < CROWD {
+        let text = ana.text().unwrap();
+        let names = text
+            .strip_prefix("* ")
+            .and_then(|text| text.strip_suffix(" joined"));
+        let names = names.expect(text);
+        joined += names.split(", ").count();
+        if let Some((named, more)) = names
+            .strip_suffix(" more")
+            .and_then(|n| n.split_once(" and "))
+        {
+            assert_eq!(named.split(", ").count(), 2, "{text}");
+            joined += more.parse::<usize>().unwrap();
+        }
+        notices += 1;
+    }
+    // When the crowd begins to come in the moment in which Ana came, she is named with it.
+    assert!((CROWD..=CROWD + 1).contains(&joined), "{joined}");
+    assert!(notices <= CROWD / 10, "{notices} notices");
+    drop(crowd);
+}
