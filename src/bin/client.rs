@@ -22,8 +22,7 @@ fn main() -> ExitCode {
         Err(exit) => return exit,
     };
     match run(&flags) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(())) => ExitCode::FAILURE,
+        Ok(exit) => exit,
         Err(error) => {
             let _ = writeln!(io::stderr(), "client: cannot start: {}", describe(&error));
             ExitCode::FAILURE
@@ -31,8 +30,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// Chats to the end: well, or not; an error means that it could not even begin.
-fn run(flags: &Flags) -> io::Result<Result<(), ()>> {
+/// Chats to the end, and returns what the program ends with. An error means that the chat could not
+/// even begin.
+fn run(flags: &Flags) -> io::Result<ExitCode> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
         let mut chat = open(flags)?;

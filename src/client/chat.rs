@@ -1,10 +1,11 @@
-//! What stays while connections come and go: the two ends, the lines on their way, and what
-//! became of them.
+//! What stays while connections come and go: the console, the lines that are not confirmed yet, and
+//! what became of the others.
 
 use std::io;
 use std::iter;
 use std::ops::ControlFlow;
 use std::pin::pin;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -18,23 +19,23 @@ use crate::protocol::line;
 
 /// The client, whether it is connected or not.
 pub struct Chat {
-    /// Where lines come from and go to.
+    /// Where lines are typed and shown.
     pub console: Console,
     /// Lines that the server is not known to have.
     pub outbox: Outbox,
-    /// Every number.
+    /// Every limit of the client.
     pub limits: Limits,
     /// Whether there is a connection.
     pub connected: bool,
-    /// How long to listen after the end of the input.
+    /// How long to go on receiving after the end of the input.
     wait: Duration,
-    /// The input has ended, and this is when to leave.
-    pub until: Option<Instant>,
-    /// How many lines were not sent.
+    /// When to leave. It is set at the end of the input.
+    pub leave_at: Option<Instant>,
+    /// How many lines were not sent and never will be.
     unsent: usize,
     /// There were lines that the server may not have taken.
     in_doubt: bool,
-    /// What was received could not be written, and why.
+    /// Why what was received could not be written, if that failed.
     output_error: Option<io::Error>,
 }
 
@@ -45,15 +46,17 @@ pub enum ChatEnd {
     Left,
     /// The input has ended, and the server has taken all of it.
     InputSent,
-    /// It could not go on, and why.
+    /// It could not go on; this says why.
     Failed(String),
 }
 
-/// What is said when lines are in doubt.
+/// What the user is told when a sent line was never confirmed. Then it may have been lost, so this
+/// is a failure. The end of a connection and the end of the chat both say it.
 pub const UNCONFIRMED: &str = "the server did not confirm that it took everything";
 
 impl Chat {
-    /// Nothing typed, nothing received. `wait` is how long to listen after the end of the input.
+    /// A chat that has not connected yet. `wait` is how long to go on receiving after the end of the
+    /// input.
     #[must_use]
     pub fn new(console: Console, limits: Limits, wait: Duration) -> Self {
         Self {
@@ -62,46 +65,49 @@ impl Chat {
             limits,
             connected: false,
             wait,
-            until: None,
+            leave_at: None,
             unsent: 0,
             in_doubt: false,
             output_error: None,
         }
     }
 
-    /// Does something while there is no connection; `None` when somebody wants to leave
-    /// meanwhile. A person's lines are kept; a pipe can wait.
+    /// Does some work while there is no connection, and handles the console's events at the same
+    /// time. Returns `None` when somebody wants to leave before the work is done. A person's lines
+    /// are kept, but a pipe is not read, since it can wait.
     pub async fn meanwhile<F: Future>(&mut self, work: F) -> Option<F::Output> {
         let mut work = pin!(work);
         loop {
             tokio::select! {
                 done = &mut work => return Some(done),
-                event = self.console.next(false) => if self.take(event).is_break() {
+                event = self.console.next(false) => if self.handle(event).is_break() {
                     return None;
                 },
             }
         }
     }
 
-    /// Whether no more lines are kept until the server has taken some.
+    /// Whether no more lines are kept until the server has confirmed some.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.outbox.bytes() >= self.limits.outbox
     }
 
-    /// Takes what happened at one of the two ends; breaks when that is a wish to leave.
-    pub fn take(&mut self, event: Event) -> ControlFlow<()> {
+    /// Handles an event of the console. Returns [`ControlFlow::Break`] when it is a reason to leave,
+    /// and [`ControlFlow::Continue`] otherwise.
+    pub fn handle(&mut self, event: Event) -> ControlFlow<()> {
         match event {
-            Event::Line(line) => self.take_line(line),
+            Event::Line(line) => self.keep(line),
             Event::Unfit(why) => {
                 self.unsent += 1;
                 self.console.note(&why);
             }
-            Event::End => self.until = Some(Instant::now() + self.wait),
+            Event::End => self.leave_at = Some(Instant::now() + self.wait),
             Event::Shown => {}
             Event::Leave => return ControlFlow::Break(()),
             Event::OutputEnded(error) => {
-                // Whoever stops reading has read enough, as in `client | head -3`.
+                // A reader that closes the pipe has read enough, as in `client | head -3`. That is
+                // no failure.
                 if error.kind() != io::ErrorKind::BrokenPipe {
                     self.output_error = Some(error);
                 }
@@ -111,9 +117,9 @@ impl Chat {
         ControlFlow::Continue(())
     }
 
-    /// Keeps a line to be sent. A pipe is not read while there is no room for its lines; a person
-    /// cannot be made to wait, so a person is told what becomes of a line.
-    fn take_line(&mut self, line: String) {
+    /// Keeps a line to be sent. A pipe is not read while the outbox is full. A person can type all
+    /// the same, and is told when a line is not kept or cannot be sent yet.
+    fn keep(&mut self, line: String) {
         let person = self.console.is_terminal();
         if person && self.is_full() {
             let why = if self.connected {
@@ -132,37 +138,43 @@ impl Chat {
         }
     }
 
-    /// Whether there is something left to say or to hear when a connection is lost.
+    /// Whether it is worth connecting again after a connection is lost: lines wait to be sent, or it
+    /// is not yet time to leave.
     #[must_use]
     pub fn goes_on(&self) -> bool {
-        self.outbox.waiting() > 0 || self.until.is_none_or(|until| Instant::now() < until)
+        self.outbox.waiting() > 0 || self.leave_at.is_none_or(|time| Instant::now() < time)
     }
 
-    /// A connection is over: names the lines that the server may not have taken.
+    /// A connection is over: prints the lines that the server may not have taken.
     pub fn name_doubtful(&mut self) {
         let doubtful = self.outbox.doubtful();
         self.in_doubt |= !doubtful.is_empty();
         self.name("the server may not have taken", doubtful);
     }
 
-    /// The chat is over: names the lines that were not sent. Lines of a pipe that goes on and on
-    /// were only read ahead; whoever leaves it has lost nothing.
+    /// The chat is over: prints the lines that were not sent.
+    ///
+    /// Somebody who leaves `tail -f log | client` expects that the rest of the log is not sent. So
+    /// when somebody leaves a pipe that has not ended, nothing is printed.
     fn name_unsent(&mut self, end: &ChatEnd) {
-        let ready = iter::from_fn(|| self.console.ready());
-        let ahead: Vec<_> = ready.take(self.limits.queue + 1).collect();
-        let ended = self.until.is_some() || matches!(ahead.last(), Some(Event::End));
+        // The thread that reads the input can hold one more event while the queue is full. There
+        // has to be a limit, since an endless input would fill the queue again and again.
+        let queued = iter::from_fn(|| self.console.try_next(true));
+        let queued: Vec<_> = queued.take(self.limits.queue + 1).collect();
+        let ended = self.leave_at.is_some() || matches!(queued.last(), Some(Event::End));
         if *end == ChatEnd::Left && !self.console.is_terminal() && !ended {
             return;
         }
-        for event in ahead {
-            let _ = self.take(event);
+        for event in queued {
+            let _ = self.handle(event);
         }
         let unsent = self.outbox.unsent();
         self.unsent += unsent.len();
         self.name("not sent", unsent);
     }
 
-    /// Names lines: some by their text, many by their number.
+    /// Prints a note for each of the first few lines, and for the rest a note that says how many
+    /// there are.
     fn name(&mut self, what: &str, lines: impl IntoIterator<Item = String>) {
         const SOME: usize = 5;
         let mut lines = lines.into_iter();
@@ -177,26 +189,27 @@ impl Chat {
         }
     }
 
-    /// Shows what is left to show, gives the terminal back, and says why the chat is over.
-    ///
-    /// # Errors
-    ///
-    /// It was not a normal end: the program fails.
-    pub async fn close(mut self, end: ChatEnd) -> Result<(), ()> {
+    /// Shows what is left to show, gives the terminal back, and says why the chat is over. Returns
+    /// what the program ends with.
+    pub async fn close(mut self, end: ChatEnd) -> ExitCode {
         self.name_unsent(&end);
-        // In a pipe, why it failed need not wait for the reader of what was received.
+        // A terminal shows everything in order, so the reason of a failure comes after what was
+        // received. In a pipe the reason goes to standard error, and is written at once, even if
+        // nobody reads standard output.
         let at_once = matches!(end, ChatEnd::Failed(_)) && !self.console.is_terminal();
         if !at_once && let Err(error) = self.console.finish().await {
-            let _ = self.take(Event::OutputEnded(error));
+            let _ = self.handle(Event::OutputEnded(error));
         }
-        let outcome = self.outcome(end);
-        let (Ok(last) | Err(last)) = &outcome;
-        self.console.note(last);
+        let (exit, last_note) = match self.outcome(end) {
+            Ok(note) => (ExitCode::SUCCESS, note),
+            Err(note) => (ExitCode::FAILURE, note),
+        };
+        self.console.note(&last_note);
         self.console.close().await;
-        outcome.map(drop).map_err(drop)
+        exit
     }
 
-    /// The last line about the chat: it went well, or what did not.
+    /// The last note: why the chat is over, or as an error, what went wrong.
     fn outcome(&self, end: ChatEnd) -> Result<String, String> {
         match (end, &self.output_error) {
             (ChatEnd::Failed(why), _) => Err(why),

@@ -1,5 +1,8 @@
-//! One WebSocket's life: typed lines go out, frames come in, until either end says goodbye or the
+//! One WebSocket's life: typed lines go out, frames come in, until either end sends a Close or the
 //! link is dead.
+//!
+//! Each thing has one verb here. Lines of the input are *taken* from the console, messages of the
+//! server are *received*, and `handle_…` is what is done with either.
 //!
 //! The WebSocket library works in memory here. It reads from the socket, but what it sends it
 //! encodes into a vector, and this file writes that to the socket. So encoding never waits, and
@@ -24,7 +27,8 @@ use crate::protocol::close::{self, Fault};
 use crate::protocol::keepalive::{Alarm, Keepalive};
 use crate::protocol::line;
 
-/// Reads what came behind the handshake and then the socket; writes into memory.
+/// The WebSocket library. It first reads the bytes that came together with the end of the
+/// handshake, and then the socket. It writes into memory.
 type Codec<S> = WebSocketStream<Join<Chain<Cursor<Bytes>, ReadHalf<S>>, Vec<u8>>>;
 
 /// A WebSocket, and the chat that goes over it.
@@ -34,18 +38,19 @@ pub struct Connection<'c, S> {
     socket: WriteHalf<S>,
     /// What is encoded and not yet written to the socket.
     unwritten: BytesMut,
-    /// Writing has failed. What would be written is thrown away, and we only read.
-    broken: bool,
+    /// Writing has failed. What would be written is thrown away, and we only receive.
+    write_failed: bool,
     keepalive: Keepalive,
-    /// We have sent a Close.
+    /// Why we have sent a Close, if we have.
     goodbye: Option<Goodbye>,
 }
 
-struct Goodbye {
-    /// Somebody wants to leave; otherwise it is the end of the input.
-    wanted: bool,
-    /// How long the server's answer may take.
-    until: Instant,
+/// Why we have sent a Close, and how long we wait for the server's answer.
+enum Goodbye {
+    /// Somebody wants to leave.
+    Leaving(Instant),
+    /// The input has ended.
+    InputEnded(Instant),
 }
 
 /// Why a connection ended.
@@ -63,7 +68,8 @@ pub enum ConnectionEnd {
     Lost,
     /// The server does not answer any more.
     Silent,
-    /// Nobody reads standard output, so the server was not heard for a long time.
+    /// Nobody reads standard output. So we stopped receiving, and cannot tell whether the server
+    /// still answers.
     Unread,
     /// The server broke the protocol; we sent a Close with this code and this reason.
     Fault(Fault),
@@ -110,14 +116,14 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
             codec: builder.take_over(tokio::io::join(reader, Vec::new())),
             socket,
             unwritten: BytesMut::new(),
-            broken: false,
+            write_failed: false,
             keepalive: Keepalive::new(chat.limits.quiet),
             goodbye: None,
             chat,
         }
     }
 
-    /// Talks until the connection is over, and names the lines that are in doubt then.
+    /// Talks until the connection is over. Then prints the lines that the server may not have taken.
     pub async fn talk(mut self) -> ConnectionEnd {
         let end = self.run().await;
         if let ConnectionEnd::Closed(..) | ConnectionEnd::Fault(_) = end {
@@ -131,25 +137,25 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
     async fn run(&mut self) -> ConnectionEnd {
         loop {
             self.send_lines();
-            let reading = self.reads_input();
-            let listening = self.listens(self.most_to_show());
+            let may_take_input = self.may_take_input();
+            let may_receive = self.may_receive(self.output_limit());
             let deadline = self.deadline();
             let end = tokio::select! {
-                // A line was typed.
-                event = self.chat.console.next(reading) => self.typed(event),
-                // A frame arrived.
-                received = self.codec.next(), if listening => self.received(received).await,
-                // The socket has taken some of what is encoded.
+                // A line was typed, or something else happened at the console.
+                event = self.chat.console.next(may_take_input) => self.handle_events(event),
+                // A message arrived.
+                received = self.codec.next(), if may_receive => self.handle_all_received(received).await,
+                // The socket has taken some of what is encoded. If it takes nothing, it never will.
                 written = self.socket.write_buf(&mut self.unwritten),
                     if !self.unwritten.is_empty() => {
-                        self.broken |= !matches!(written, Ok(1..));
+                        self.write_failed |= matches!(written, Ok(0) | Err(_));
                         None
                     }
                 // Nobody has heard from the server for a while.
-                () = sleep_until(self.keepalive.due()) => self.alarm().await,
-                // The time to leave has come, or our Close was not answered.
+                () = sleep_until(self.keepalive.due()) => self.handle_alarm().await,
+                // Without a deadline the time does not matter, but `select!` still evaluates it.
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                    self.late()
+                    self.handle_deadline()
                 }
             };
             if let Some(end) = end {
@@ -158,11 +164,12 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
         }
     }
 
-    /// Encodes lines that wait, as long as not much is unwritten, and all that is queued.
+    /// Encodes everything that is queued, and before that queues lines from the outbox, as many as
+    /// the limit for unwritten bytes allows.
     fn send_lines(&mut self) {
-        if self.goodbye.is_none() && !self.broken {
-            let room = self.chat.limits.batch.saturating_sub(self.unwritten.len());
-            for message in self.chat.outbox.batch(room) {
+        if self.goodbye.is_none() && !self.write_failed {
+            let free = self.chat.limits.batch.saturating_sub(self.unwritten.len());
+            for message in self.chat.outbox.batch(free) {
                 self.send(message);
             }
         }
@@ -171,7 +178,7 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
 
     /// Queues a message to be encoded.
     fn send(&mut self, message: Message) {
-        // An error means that a Close was sent already, and nothing may come behind it.
+        // An error means that a Close was sent already, and nothing may be sent after it.
         let _ = self.codec.start_send_unpin(message);
     }
 
@@ -182,19 +189,22 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
         let encoded = self.codec.get_mut().writer_mut();
         self.unwritten.extend_from_slice(encoded);
         encoded.clear();
-        if self.broken {
+        if self.write_failed {
             self.unwritten.clear();
         }
     }
 
-    /// Whether more input is taken. After our Close nothing can be sent.
-    fn reads_input(&self) -> bool {
+    /// Whether lines of the input are taken. After our Close nothing can be sent.
+    fn may_take_input(&self) -> bool {
         self.goodbye.is_none() && !self.chat.is_full()
     }
 
-    /// How many bytes may wait for the reader of the output before the server is not heard any
-    /// more. After a ping it is heard longer: a sign of life may be behind what nobody reads.
-    fn most_to_show(&self) -> usize {
+    /// How many bytes may wait for the reader of the output before we stop receiving.
+    ///
+    /// When nobody reads the output, messages stay in the socket. If we have just sent a ping, its
+    /// answer is behind them. So we receive more of them than usual, up to `ahead`, before we
+    /// conclude that the server does not answer.
+    fn output_limit(&self) -> usize {
         let limits = &self.chat.limits;
         if self.keepalive.is_asking() {
             limits.ahead
@@ -203,125 +213,142 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
         }
     }
 
-    /// Whether messages are read. Not while the server lets our answers to its pings pile up.
-    fn listens(&self, most_to_show: usize) -> bool {
-        self.chat.console.waiting() < most_to_show
+    /// Whether messages are received. They are not while the output has reached its limit, nor
+    /// while the server sends pings and does not read our answers, which would fill the memory.
+    fn may_receive(&self, output_limit: usize) -> bool {
+        self.chat.console.waiting() < output_limit
             && self.unwritten.len() < self.chat.limits.unwritten
     }
 
-    /// Takes what happened at one of the ends, and the lines that are there already behind it.
-    fn typed(&mut self, event: Event) -> Option<ConnectionEnd> {
-        // After our Close nothing can be sent. A second wish to leave matters, and an output that
-        // cannot be written is still a failure.
+    /// Handles an event of the console, and those after it that can be taken without waiting, so
+    /// that all their lines are sent together.
+    fn handle_events(&mut self, first: Event) -> Option<ConnectionEnd> {
         if self.goodbye.is_some() {
-            let leaves = matches!(event, Event::Leave);
-            if let Event::OutputEnded(_) = event {
-                let _ = self.chat.take(event);
-            }
-            return leaves.then(|| self.leave(true)).flatten();
+            return self.handle_event_after_close(first);
         }
-        let mut next = Some(event);
+        let mut next = Some(first);
         while let Some(event) = next {
-            if self.chat.take(event).is_break() {
-                return self.leave(true);
+            if self.chat.handle(event).is_break() {
+                return self.leave();
             }
-            let more = self.reads_input();
-            next = more.then(|| self.chat.console.ready()).flatten();
+            next = self.chat.console.try_next(self.may_take_input());
         }
         None
     }
 
-    /// Sends a Close. Whoever wants to leave a second time does not wait for the answer.
-    fn leave(&mut self, wanted: bool) -> Option<ConnectionEnd> {
-        match &self.goodbye {
-            None => self.send(Message::close(Some(CloseCode::NORMAL_CLOSURE), "")),
-            Some(goodbye) if goodbye.wanted => return Some(ConnectionEnd::Left),
-            Some(_) => {}
+    /// After our Close, lines are ignored, since nothing can be sent any more.
+    fn handle_event_after_close(&mut self, event: Event) -> Option<ConnectionEnd> {
+        if let Event::Leave = event {
+            return self.leave();
         }
-        let limits = &self.chat.limits;
-        // The server may be held up by others before it reads our last line.
-        let patience = if wanted {
-            limits.close
-        } else {
-            2 * limits.quiet
-        };
-        let until = Instant::now() + patience;
-        self.goodbye = Some(Goodbye { wanted, until });
+        if let Event::OutputEnded(_) = event {
+            // The chat remembers the error, because the program must still fail with it.
+            let _ = self.chat.handle(event);
+        }
         None
     }
 
-    /// When to leave, or to stop waiting for the answer to our Close. What is left of the input
-    /// is sent before.
-    fn deadline(&self) -> Option<Instant> {
-        match &self.goodbye {
-            Some(goodbye) => Some(goodbye.until),
-            None => self.chat.until.filter(|_| self.chat.outbox.waiting() == 0),
-        }
-    }
-
-    fn late(&mut self) -> Option<ConnectionEnd> {
+    /// Somebody wants to leave: sends a Close, and waits a short time for the server's answer.
+    fn leave(&mut self) -> Option<ConnectionEnd> {
         match self.goodbye {
-            Some(_) => Some(self.end(None)),
-            None => self.leave(false),
+            None => self.send(Message::close(Some(CloseCode::NORMAL_CLOSURE), "")),
+            // This is the second wish to leave, so the answer is not waited for any longer.
+            Some(Goodbye::Leaving(_)) => return Some(ConnectionEnd::Left),
+            // A Close was sent already at the end of the input, but now there is less time.
+            Some(Goodbye::InputEnded(_)) => {}
+        }
+        self.goodbye = Some(Goodbye::Leaving(Instant::now() + self.chat.limits.close));
+        None
+    }
+
+    /// When [`Self::handle_deadline`] is to be called, if at all. After the end of the input, the
+    /// lines that wait are sent first.
+    fn deadline(&self) -> Option<Instant> {
+        match self.goodbye {
+            Some(Goodbye::Leaving(until) | Goodbye::InputEnded(until)) => Some(until),
+            None if self.chat.outbox.waiting() == 0 => self.chat.leave_at,
+            None => None,
         }
     }
 
-    async fn alarm(&mut self) -> Option<ConnectionEnd> {
-        let alarm = self.keepalive.alarm();
-        if alarm == Alarm::Ask {
-            self.send(Message::ping(""));
+    /// The server did not answer our Close in time; or the input has ended, and it is time to send
+    /// the Close.
+    fn handle_deadline(&mut self) -> Option<ConnectionEnd> {
+        if self.goodbye.is_some() {
+            return Some(self.end(None));
         }
-        if alarm != Alarm::Dead {
-            return None;
+        self.send(Message::close(Some(CloseCode::NORMAL_CLOSURE), ""));
+        // Other clients that read slowly can hold the server up before it reads our last line, so
+        // it gets more time than when somebody wants to leave.
+        let until = Instant::now() + 2 * self.chat.limits.quiet;
+        self.goodbye = Some(Goodbye::InputEnded(until));
+        None
+    }
+
+    /// The server was silent for a while: sends a ping, or gives up when that was not answered.
+    async fn handle_alarm(&mut self) -> Option<ConnectionEnd> {
+        match self.keepalive.alarm() {
+            Alarm::Early => return None,
+            Alarm::Ask => {
+                self.send(Message::ping(""));
+                return None;
+            }
+            // If this program was stopped for a while (Ctrl+Z), the answer may have arrived. Tokio
+            // gives a task a budget of operations, and when it is used up, even a socket with data
+            // claims to have none; yielding renews the budget.
+            Alarm::Dead => yield_now().await,
         }
-        // After this program was stopped for a while, the answer may be there already. A task
-        // that ran for long is told that nothing is ready, so others run first.
-        yield_now().await;
-        let ahead = self.chat.limits.ahead;
-        match self.ready(ahead) {
-            Some(received) => self.received(received).await,
-            None if self.chat.console.waiting() < ahead => Some(ConnectionEnd::Silent),
+        let output_limit = self.chat.limits.ahead;
+        match self.try_receive(output_limit) {
+            Some(received) => self.handle_all_received(received).await,
+            None if self.chat.console.waiting() < output_limit => Some(ConnectionEnd::Silent),
             None => Some(ConnectionEnd::Unread),
         }
     }
 
-    /// What is there to be read already, if anything may be read.
-    fn ready(&mut self, most_to_show: usize) -> Option<Received> {
+    /// What can be received without waiting, if anything may be received.
+    fn try_receive(&mut self, output_limit: usize) -> Option<Received> {
         self.encode();
-        let listens = self.listens(most_to_show);
-        listens.then(|| self.codec.next().now_or_never()).flatten()
+        if !self.may_receive(output_limit) {
+            return None;
+        }
+        self.codec.next().now_or_never()
     }
 
-    /// Takes what was read, and what is there to be read already behind it.
-    async fn received(&mut self, received: Received) -> Option<ConnectionEnd> {
-        let most_to_show = self.most_to_show();
+    /// Handles what was received, and what can be received after it without waiting.
+    async fn handle_all_received(&mut self, first: Received) -> Option<ConnectionEnd> {
+        // The limit is higher after a ping, and `heard` forgets that there was one.
+        let output_limit = self.output_limit();
         self.keepalive.heard();
-        let mut next = Some(received);
+        let mut next = Some(first);
         while let Some(received) = next {
-            let end = self.hear(received);
+            let end = self.handle_received(&received);
             if end.is_some() {
                 return end;
             }
-            next = self.ready(most_to_show);
+            next = self.try_receive(output_limit);
         }
-        // However fast the server is, signals and keys come through.
+        // When the server is fast, there is always something to receive, and this task would never
+        // pause. Tokio needs the pause to notice signals and keys.
         yield_now().await;
         None
     }
 
-    fn hear(&mut self, received: Received) -> Option<ConnectionEnd> {
-        let fault = match received {
-            Some(Ok(message)) => return self.message(&message),
-            Some(Err(error)) if self.goodbye.is_none() => close::fault(&error),
-            _ => None,
-        };
-        Some(match fault {
-            Some(fault) => self.fault(fault),
-            None => self.end(None),
-        })
+    fn handle_received(&mut self, received: &Received) -> Option<ConnectionEnd> {
+        if let Some(Ok(message)) = received {
+            return self.handle_message(message);
+        }
+        // After our Close we cannot send another one, so it does not matter what is wrong.
+        if let Some(Err(error)) = received
+            && self.goodbye.is_none()
+            && let Some(fault) = close::fault(error)
+        {
+            return Some(self.fault(fault));
+        }
+        Some(self.end(None))
     }
 
-    fn message(&mut self, message: &Message) -> Option<ConnectionEnd> {
+    fn handle_message(&mut self, message: &Message) -> Option<ConnectionEnd> {
         if let Some((code, reason)) = message.as_close() {
             let reason = line::clean(reason).into_owned();
             return Some(self.end(Some((code, reason))));
@@ -340,20 +367,26 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
         None
     }
 
-    /// The server broke the protocol: it is told how, in a Close (RFC 6455 7.1.7).
+    /// The server broke the protocol: our Close tells it how (RFC 6455 7.1.7).
     fn fault(&mut self, fault: Fault) -> ConnectionEnd {
         self.send(Message::close(Some(fault.0), &fault.1));
         ConnectionEnd::Fault(fault)
     }
 
-    /// What it means that the server's Close came, or that nothing more will come.
+    /// Why the connection ended: the server has sent `close`, or it is `None` and nothing more
+    /// will be received.
     fn end(&mut self, close: Option<(CloseCode, String)>) -> ConnectionEnd {
+        // The server answers our Close with the same code, 1000, after it has read all lines before
+        // it. With any other code it closes for a reason of its own, and may not have read them.
         let normal = matches!(close, Some((CloseCode::NORMAL_CLOSURE, _)));
         if self.goodbye.is_some() && normal {
-            self.chat.outbox.confirm_all();
+            self.chat.outbox.settle_all();
         }
         match (&self.goodbye, close) {
-            (Some(goodbye), _) if goodbye.wanted => ConnectionEnd::Left,
+            // A wish to leave explains the end, whether or not the input had ended before, and
+            // however the server took it.
+            (Some(Goodbye::Leaving(_)), _) => ConnectionEnd::Left,
+            // Once every line is confirmed, it does not matter how the connection ended.
             (Some(_), _) if self.chat.outbox.is_empty() => ConnectionEnd::InputSent,
             (_, Some((code, reason))) => ConnectionEnd::Closed(code, reason),
             (Some(_), None) => ConnectionEnd::Unconfirmed,
@@ -361,16 +394,17 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
         }
     }
 
-    /// Writes what is left, ends our half of the stream, and reads to the end of the server's.
+    /// Writes what is left, ends our half of the stream, and reads to the end of the server's half,
+    /// so that our Close is not lost (see [`close::linger`]).
     async fn finish(&mut self) {
         self.encode();
-        let goodbye = async {
+        let finished = async {
             let written = self.socket.write_all_buf(&mut self.unwritten).await;
             if written.is_ok() {
                 let reader = self.codec.get_mut().reader_mut();
                 close::linger(&mut tokio::io::join(reader, &mut self.socket)).await;
             }
         };
-        let _ = timeout(self.chat.limits.close, goodbye).await;
+        let _ = timeout(self.chat.limits.close, finished).await;
     }
 }

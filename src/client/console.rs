@@ -15,14 +15,15 @@ use crate::protocol::line;
 
 const PROMPT: &str = "> ";
 
-/// Where lines come from and go to.
+/// Where lines are typed and shown, and where notes go: lines about the chat itself, such as
+/// "connected" or why a line was not sent.
 pub struct Console {
     ends: Ends,
-    /// Standard error: what is about the chat.
+    /// Standard error, for the notes.
     notes: Output,
     format: Format,
     stop: Stop,
-    /// Somebody wants to leave, or nobody reads.
+    /// Somebody wants to leave, or the output cannot be written any more.
     leaving: bool,
     limits: Limits,
 }
@@ -35,12 +36,12 @@ enum Ends {
 }
 
 impl Console {
-    /// A terminal when a person sits at both ends of one that can move its cursor, else a pipe.
-    /// Signals that `stop` takes over are wishes to leave.
+    /// A terminal, when standard input and standard output are one and it can move its cursor;
+    /// otherwise a pipe. A signal that `stop` listens to is a wish to leave.
     ///
     /// # Errors
     ///
-    /// The terminal does not let itself be used as one.
+    /// The terminal cannot be prepared for editing.
     pub fn open(mut format: Format, stop: Stop, limits: &Limits) -> io::Result<Self> {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
@@ -56,7 +57,7 @@ impl Console {
         Ok(Self::new(ends, notes, format, stop, limits))
     }
 
-    /// Pipes: what is typed, the chat, and what is about the chat.
+    /// A console over three pipes: the input, the output, and the notes.
     #[must_use]
     pub fn pipes(input: Receiver<Event>, output: Output, notes: Output, limits: &Limits) -> Self {
         let ends = Ends::Pipe(input, output);
@@ -74,13 +75,13 @@ impl Console {
         }
     }
 
-    /// Whether a person types here, who cannot be made to wait.
+    /// Whether a person types here, who goes on typing even when nothing can be sent.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         matches!(self.ends, Ends::Terminal(_))
     }
 
-    /// Bytes that were shown and wait for their reader.
+    /// Bytes that were passed to [`Console::show`] and still wait for their reader.
     #[must_use]
     pub fn waiting(&self) -> usize {
         match &self.ends {
@@ -89,7 +90,7 @@ impl Console {
         }
     }
 
-    /// Shows a line of the chat, which has been made safe. [`Console::next`] brings it on its way.
+    /// Shows a line of the chat, which must be clean. It only waits here: [`Console::next`] writes it.
     pub fn show(&mut self, line: &str) {
         let line = self.format.line(line);
         match &mut self.ends {
@@ -98,8 +99,8 @@ impl Console {
         }
     }
 
-    /// One line about the chat, beside the chat. When standard error is not read, there is an end
-    /// to what is kept for it.
+    /// Prints a note. When nobody reads standard error, about `gather` bytes are kept for it, and
+    /// later notes are thrown away.
     pub fn note(&mut self, line: &str) {
         let line = format!("client: {line}");
         match &mut self.ends {
@@ -109,18 +110,21 @@ impl Console {
         }
     }
 
-    /// What happens next; a pipe is read only while `reading`. May be cancelled.
-    pub async fn next(&mut self, reading: bool) -> Event {
-        // Each line that is read may be worth a note.
-        let reading = reading && self.notes.waiting() < self.limits.gather;
+    /// Waits for the next event, and writes what was shown. Lines are taken from a pipe only if
+    /// `may_take_input`. May be cancelled.
+    pub async fn next(&mut self, may_take_input: bool) -> Event {
+        // A line that cannot be sent causes a note, so no line is taken while too many notes wait.
+        let may_take_input = may_take_input && self.notes.waiting() < self.limits.gather;
         let event = tokio::select! {
-            event = self.ends.next(reading) => event,
-            // That standard error is gone is no reason to leave, and nobody could be told.
+            event = self.ends.next(may_take_input) => event,
+            // An error is ignored: the chat works without notes, and there is no other place where
+            // the error could be printed.
             _ = self.notes.write() => Event::Shown,
             () = self.stop.asked() => Event::Leave,
         };
         match (&event, &mut self.ends) {
-            // It is no longer shown as what is being typed. After a wish to leave it is not sent.
+            // The editor has erased the finished line, so it is printed among the other lines. After
+            // a wish to leave it is not sent, and so it is not printed either.
             (Event::Line(line), Ends::Terminal(terminal)) if !self.leaving => {
                 terminal.print(&self.format.own(PROMPT, &line::clean(line)));
             }
@@ -130,45 +134,45 @@ impl Console {
         event
     }
 
-    /// What a pipe has brought already.
-    pub fn ready(&mut self) -> Option<Event> {
+    /// The next event of a pipe's input, if it can be taken without waiting and `may_take_input`.
+    pub fn try_next(&mut self, may_take_input: bool) -> Option<Event> {
         match &mut self.ends {
-            Ends::Pipe(input, _) if self.notes.waiting() < self.limits.gather => {
+            Ends::Pipe(input, _) if may_take_input && self.notes.waiting() < self.limits.gather => {
                 input.try_recv().ok()
             }
             _ => None,
         }
     }
 
-    /// Waits until all that was shown has been taken by its reader; when somebody wants to leave
-    /// and the reader has stopped, only a moment.
+    /// Waits until everything that was shown is written. The reader may have stopped; then a wish to
+    /// leave ends the waiting.
     ///
     /// # Errors
     ///
-    /// It could not be written, and why.
+    /// Why it could not be written.
     pub async fn finish(&mut self) -> io::Result<()> {
         tokio::select! {
             finished = self.ends.finish() => finished,
-            () = enough(&mut self.stop, &mut self.leaving, &self.limits) => Ok(()),
+            () = until_given_up(&mut self.stop, &mut self.leaving, &self.limits) => Ok(()),
         }
     }
 
-    /// Waits like [`Console::finish`], also for the reader of the notes, and gives the terminal
+    /// Waits like [`Console::finish`], but also until the notes are written, and gives the terminal
     /// back.
     pub async fn close(mut self) {
         tokio::select! {
             _ = async { tokio::join!(self.ends.finish(), self.notes.finish()) } => {}
-            () = enough(&mut self.stop, &mut self.leaving, &self.limits) => {}
+            () = until_given_up(&mut self.stop, &mut self.leaving, &self.limits) => {}
         }
     }
 }
 
 impl Ends {
-    async fn next(&mut self, reading: bool) -> Event {
+    async fn next(&mut self, may_take_input: bool) -> Event {
         match self {
             Self::Terminal(terminal) => terminal.next().await,
             Self::Pipe(input, output) => tokio::select! {
-                Some(event) = input.recv(), if reading => event,
+                Some(event) = input.recv(), if may_take_input => event,
                 written = output.write() => written.map_or_else(Event::OutputEnded, |()| Event::Shown),
             },
         }
@@ -182,8 +186,9 @@ impl Ends {
     }
 }
 
-/// Waits as long as a reader that stopped is waited for.
-async fn enough(stop: &mut Stop, leaving: &mut bool, limits: &Limits) {
+/// Waits until somebody wants to leave, if nobody does yet, and then a moment longer. After that, a
+/// reader that has not taken everything is given up.
+async fn until_given_up(stop: &mut Stop, leaving: &mut bool, limits: &Limits) {
     if !*leaving {
         stop.asked().await;
         *leaving = true;

@@ -1,20 +1,21 @@
-//! What happens at the client's two ends: where lines are typed, and where they are shown.
+//! What happens where lines are typed and where they are shown.
 
 use std::io;
 
-/// Something that happened at one of the ends. The terminal and the pipe both tell it like this.
+/// Something that happened at the input or at the output. A terminal and a pipe report the same
+/// events, so that the rest of the client need not know which of them it has.
 #[derive(Debug)]
 pub enum Event {
     /// A line to be sent.
     Line(String),
-    /// Input that cannot be sent, and why.
+    /// A part of the input cannot be sent; the text says why.
     Unfit(String),
-    /// The input has ended. Told once.
+    /// The input has ended. This comes once.
     End,
     /// A person or a signal asks to leave, or the terminal is gone.
     Leave,
-    /// What was shown is on its way to its reader: there is room again.
+    /// The output has taken lines that waited to be shown, so that more can be shown.
     Shown,
-    /// Nothing can be shown any more, and why. Told once.
+    /// Nothing can be shown any more; the error says why. This comes once.
     OutputEnded(io::Error),
 }

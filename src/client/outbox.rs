@@ -1,29 +1,31 @@
-//! What was typed and is not known to have arrived.
+//! The lines that were typed and that the server has not confirmed.
 
 use std::collections::VecDeque;
 
 use tokio_websockets::Message;
 
-/// Lines on their way to the server: those that wait, and those that were sent but that the
-/// server has not confirmed. A ping behind the lines asks for that: its pong comes after the
-/// server has taken everything before it.
+/// Lines on their way to the server: those that wait to be sent, and those that were sent but that
+/// the server has not confirmed. A WebSocket server confirms nothing by itself, but it answers each
+/// ping with a pong. So we send a ping after some lines: when its pong comes, the server has read
+/// the lines before it.
 #[derive(Debug, Default)]
 pub struct Outbox {
     waiting: VecDeque<String>,
     sent: VecDeque<String>,
-    /// Bytes of both.
+    /// Bytes of the lines in both.
     bytes: usize,
-    /// How many lines are behind us for good.
-    confirmed: u64,
+    /// How many sent lines are no longer here, because they were confirmed, or because their
+    /// connection was lost and they were given up as doubtful.
+    settled: u64,
 }
 
-/// Bytes that a line takes; an empty one takes memory too.
+/// Bytes of memory that a line takes. An empty one takes some too.
 fn size(line: &str) -> usize {
     size_of::<String>() + line.len()
 }
 
 impl Outbox {
-    /// Puts a line behind the others.
+    /// Adds a line after the others.
     pub fn push(&mut self, line: String) {
         self.bytes += size(&line);
         self.waiting.push_back(line);
@@ -47,8 +49,8 @@ impl Outbox {
         self.waiting.is_empty() && self.sent.is_empty()
     }
 
-    /// The next lines to send, about `most` bytes of them, and the ping that asks for them.
-    /// Nothing when nothing waits.
+    /// The next lines to send, about `most` bytes of them, and after them a ping, whose pong will
+    /// confirm them. Empty when no line waits.
     pub fn batch(&mut self, most: usize) -> Vec<Message> {
         let (mut messages, mut bytes) = (Vec::new(), 0);
         while bytes < most
@@ -59,33 +61,36 @@ impl Outbox {
             self.sent.push_back(line);
         }
         if !messages.is_empty() {
-            let so_far = self.confirmed + self.sent.len() as u64;
-            messages.push(Message::ping(so_far.to_be_bytes().to_vec()));
+            // The ping carries the number of the last line, and its pong brings the number back.
+            let last = self.settled + self.sent.len() as u64;
+            messages.push(Message::ping(last.to_be_bytes().to_vec()));
         }
         messages
     }
 
-    /// A pong came: the lines before its ping have arrived.
+    /// A pong came: the lines before its ping have arrived. The keepalive's pings
+    /// carry no number, so their pongs confirm nothing.
     pub fn confirm(&mut self, pong: &[u8]) {
         let up_to = pong.try_into().map_or(0, u64::from_be_bytes);
-        while self.confirmed < up_to
+        while self.settled < up_to
             && let Some(line) = self.sent.pop_front()
         {
             self.bytes -= size(&line);
-            self.confirmed += 1;
+            self.settled += 1;
         }
     }
 
-    /// The server has answered our goodbye: what was sent before it has arrived.
-    pub fn confirm_all(&mut self) {
+    /// No sent line waits for a pong any more: the server has answered our Close, so that all have
+    /// arrived, or their connection is lost, and no pong can come.
+    pub fn settle_all(&mut self) {
         self.confirm(&u64::MAX.to_be_bytes());
     }
 
-    /// The link is gone: the lines that were sent and may not have arrived. They are not sent
-    /// again, since they may also have arrived.
+    /// The connection is lost: the lines that were sent and may not have arrived. They are not sent
+    /// again, since they may have arrived, and everybody would read them twice.
     pub fn doubtful(&mut self) -> VecDeque<String> {
         let doubtful = self.sent.clone();
-        self.confirm_all();
+        self.settle_all();
         doubtful
     }
 
@@ -123,7 +128,7 @@ mod tests {
         assert_eq!(outbox.batch(99).len(), 2);
         assert!(outbox.batch(99).is_empty());
         assert!(!outbox.is_empty());
-        outbox.confirm_all();
+        outbox.settle_all();
         assert!(outbox.is_empty());
         assert_eq!(outbox.bytes(), 0);
     }

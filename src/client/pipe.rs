@@ -1,8 +1,8 @@
 //! Standard input, standard output and standard error, each on a thread of its own.
 //!
-//! Reading and writing them can take for ever, and nothing can interrupt it. A thread that is
-//! stuck is left behind at the end of the program; tokio's own are waited for, so that a program
-//! can hang at its end until somebody presses Enter.
+//! Reading or writing them can block for ever, and nothing can interrupt it. A thread of our own
+//! that is blocked does not keep the program from ending. Tokio's `stdin` also uses a thread, but
+//! tokio waits for it at the end, so that the program would hang until somebody presses Enter.
 
 use std::io::{self, BufRead, Read, Write};
 
@@ -13,9 +13,9 @@ use crate::client::event::Event;
 use crate::client::limits::Limits;
 use crate::os;
 
-/// Lines from standard input as they come: [`Event::Line`], [`Event::Unfit`], at last
-/// [`Event::End`]. The queue is bounded: a pipe that is faster than the chat is slowed down. A
-/// person's empty line is left out; a pipe's is a line like any other.
+/// Reads standard input on a thread: an [`Event::Line`] or [`Event::Unfit`] for each line, and at
+/// last [`Event::End`]. The queue is bounded, so that a pipe that is faster than the chat is slowed
+/// down. An empty line is sent from a pipe, but a person has only pressed Enter, so it is left out.
 #[must_use]
 pub fn input(limits: &Limits, person: bool) -> Receiver<Event> {
     let (events, receiver) = channel(limits.queue);
@@ -26,7 +26,7 @@ pub fn input(limits: &Limits, person: bool) -> Receiver<Event> {
     receiver
 }
 
-/// Ends early when nobody wants to know any more.
+/// Sends an event for each line of `input`. Stops with an error when the receiver is gone.
 fn read(
     mut input: impl BufRead,
     most: usize,
@@ -55,25 +55,27 @@ fn read(
     events.blocking_send(Event::End)
 }
 
-/// Reads one line into `line`, but no more than `most` bytes and its end; the rest of a longer
-/// one is passed over. Returns how many bytes there were, 0 at the end of the input.
+/// Reads one line into `line`, at most `most` bytes and the line's end. The rest of a longer line is
+/// skipped. Returns how many bytes were read and skipped, which is 0 at the end of the input.
 fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>, most: usize) -> io::Result<usize> {
     const END: usize = 2; // \r\n
     line.clear();
-    let start = input.by_ref().take((most + END) as u64);
-    let read = { start }.read_until(b'\n', line)?;
+    let mut start = input.by_ref().take((most + END) as u64);
+    let read = start.read_until(b'\n', line)?;
     if read == most + END && line.last() != Some(&b'\n') {
         return Ok(read + input.skip_until(b'\n')?);
     }
     Ok(read)
 }
 
-/// The text of a line without its end, or why it cannot be sent.
+/// The text of a line without its end, or why it cannot be sent. `length` is what [`read_line`]
+/// returned.
 fn judge(line: &[u8], length: usize, most: usize) -> Result<&str, String> {
     let text = line.strip_suffix(b"\n").unwrap_or(line);
     let text = text.strip_suffix(b"\r").unwrap_or(text);
     if text.len() > most {
-        // The end of a line that was passed over is not looked at: it counts as one byte.
+        // The line's end is not part of its length. If the end was skipped, we do not know whether
+        // it was \n or \r\n, and assume one byte. The last line of the input may have no end.
         let length = length.max(text.len() + 1) - 1;
         return Err(format!(
             "too long: {length} bytes of at most {most} (--max-message)"
@@ -82,14 +84,14 @@ fn judge(line: &[u8], length: usize, most: usize) -> Result<&str, String> {
     std::str::from_utf8(text).map_err(|_| "not UTF-8".to_owned())
 }
 
-/// The way to standard output or standard error. The thread takes one piece of text at a time;
-/// what comes meanwhile waits here and is the next piece.
+/// Writes to standard output or standard error, on a thread. The thread takes one piece of text at a
+/// time. While it writes that, new lines wait here, and together they are the next piece.
 #[derive(Debug)]
 pub struct Output {
     waiting: String,
-    /// To the thread; `None` when nothing can be written any more.
+    /// Sends pieces to the thread. `None` when nothing can be written any more.
     pieces: Option<Sender<String>>,
-    /// Why the thread could not go on.
+    /// The thread sends its error here, and ends.
     error: oneshot::Receiver<io::Error>,
 }
 
@@ -111,7 +113,8 @@ impl Output {
         Self::over(pieces, error)
     }
 
-    /// Gives the pieces to whoever has the other ends of these channels.
+    /// Sends the pieces into a channel, from which a thread or a test takes them. `error` brings the
+    /// error that ends the output.
     #[must_use]
     pub fn over(pieces: Sender<String>, error: oneshot::Receiver<io::Error>) -> Self {
         Self {
@@ -121,7 +124,7 @@ impl Output {
         }
     }
 
-    /// Puts a line behind what waits; [`Output::write`] brings it on its way.
+    /// Adds a line to what waits. It is sent to the thread by [`Output::write`].
     pub fn push(&mut self, line: &str) {
         if self.pieces.is_some() {
             self.waiting.push_str(line);
@@ -135,12 +138,12 @@ impl Output {
         self.waiting.len()
     }
 
-    /// Waits until all that waits is on its way; when nothing waits, for an error. May be
-    /// cancelled.
+    /// Waits until the thread can take what waits here, and sends it. When nothing waits, this waits
+    /// for an error. May be cancelled.
     ///
     /// # Errors
     ///
-    /// Nothing can be written any more, and why. Said once.
+    /// Why nothing can be written any more. This is returned once; later calls wait for ever.
     pub async fn write(&mut self) -> io::Result<()> {
         let Some(pieces) = &self.pieces else {
             return std::future::pending().await;
@@ -161,7 +164,7 @@ impl Output {
     ///
     /// # Errors
     ///
-    /// Nothing can be written any more, and why.
+    /// Why nothing can be written any more.
     pub async fn finish(&mut self) -> io::Result<()> {
         while !self.waiting.is_empty() {
             self.write().await?;
@@ -169,7 +172,7 @@ impl Output {
         if self.pieces.is_none() {
             return Ok(());
         }
-        // The thread ends when nothing more can come.
+        // Without a sender the thread writes its last piece and ends, and `error` ends with it.
         self.pieces = None;
         (&mut self.error).await.map_or(Ok(()), Err)
     }

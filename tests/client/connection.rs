@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::process::ExitCode;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -220,7 +221,7 @@ async fn after_the_end_of_the_input_what_is_unsent_goes_on() {
         ended = Connection::new(stream, &mut chat).talk() => assert_eq!(ended, ConnectionEnd::Lost),
         () = breaks => {}
     }
-    assert!(chat.until.is_some() && chat.outbox.waiting() > 0);
+    assert!(chat.leave_at.is_some() && chat.outbox.waiting() > 0);
     assert!(chat.goes_on());
     // All of it is doubtful now; nothing is left to be said.
     chat.outbox.batch(usize::MAX);
@@ -228,15 +229,15 @@ async fn after_the_end_of_the_input_what_is_unsent_goes_on() {
     chat.name_doubtful();
     assert!(!chat.goes_on());
     drop(person);
-    assert_eq!(chat.close(ChatEnd::InputSent).await, Err(()));
+    assert_eq!(chat.close(ChatEnd::InputSent).await, ExitCode::FAILURE);
 }
 
 /// A reader that leaves is a normal end; an output that cannot be written is not.
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_written_is_a_failure() {
-    for (error, ended_well) in [
-        (io::ErrorKind::BrokenPipe, true),
-        (io::ErrorKind::StorageFull, false),
+    for (error, exit) in [
+        (io::ErrorKind::BrokenPipe, ExitCode::SUCCESS),
+        (io::ErrorKind::StorageFull, ExitCode::FAILURE),
     ] {
         let (stream, mut server) = pair();
         let (mut chat, person) = chat(Duration::ZERO);
@@ -246,7 +247,7 @@ async fn what_cannot_be_written_is_a_failure() {
         let goodbye = async { while server.next().await.is_some() {} };
         let (ended, ()) = tokio::join!(talk, goodbye);
         assert_eq!(ended, ConnectionEnd::Left);
-        assert_eq!(chat.close(ChatEnd::Left).await.is_ok(), ended_well);
+        assert_eq!(chat.close(ChatEnd::Left).await, exit);
     }
 }
 
