@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Takes the pictures beside this script: a chat of three in real terminal windows, on a screen of
-# their own, with the real commands, typed. To be run again when what the programs print changes.
+# Takes the pictures beside this script: two chats of three in real terminal windows, on a screen
+# of their own, with the real commands, typed. To be run again when what the programs print changes.
 # Needs a Rust toolchain, port 8080, and some Debian packages, which it names when they are missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -24,7 +24,7 @@ magick=$(command -v magick || command -v convert) # ImageMagick 7, or 6
 
 # Nothing from outside may change the programs or the prompt, and nothing that is typed here goes
 # into anybody's shell history.
-unset CHAT_LISTEN CHAT_URL CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR PROMPT_COMMAND
+unset CHAT_LISTEN CHAT_URL CHAT_NAME CHAT_PRESENCE CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR PROMPT_COMMAND
 export PS1='$ ' HISTFILE='' LC_ALL=C.UTF-8
 cargo build --bins # before any window opens, so that cargo has little to say in it
 
@@ -125,6 +125,37 @@ picture server server-client-leaves
 press server ctrl+c
 prompt client-1
 picture client-1 client-server-down
+
+# A second session in the same windows: three people with names in one room.
+for name in "${everyone[@]}"; do
+    prompt "$name"
+    truncate -s 0 "$tmp/$name.log" # What is waited for now was in the first session, too.
+    enter "$name" clear
+    prompt "$name"
+done
+enter server 'cargo run --bin server -- --presence'
+expect server 'listening'
+join() { # WINDOW NAME
+    enter "$1" "cargo run --bin client -- 127.0.0.1/rust --name $2"
+    expect "$1" 'here'
+    for other in "${@:3}"; do expect "$other" "$2 joined"; done
+}
+join client-1 ana
+join client-2 budi client-1
+join client-3 citra client-1 client-2
+while read -r speaker name line; do
+    enter "$speaker" "$line"
+    for other in "${everyone[@]}"; do
+        [[ $other == "$speaker" ]] || expect "$other" "$name.*: $line"
+    done
+done <<'END'
+client-1 ana hello, who else reads about async today
+client-2 budi me, chapter eight
+client-3 citra me too
+END
+picture client-1 names
+press server ctrl+c
+prompt client-1
 
 # Only now: a session that fails halfway leaves the old pictures as they are.
 mv "$tmp"/*.png Gambar/ && wc -c Gambar/*.png

@@ -4,11 +4,11 @@
 //! # The way of a line
 //!
 //! A person presses Enter. [`client::terminal`] makes an event of it, [`client::connection`] takes
-//! that in its `select!`, [`client::outbox`] keeps the line until the server confirms it, and the
-//! WebSocket library encodes it. On the server, [`server::connection`] reads it in one of its two
+//! that in its `select!`, [`client::outbox`] keeps the line until the server confirms it by the pong
+//! of a ping behind it, and the WebSocket library encodes both. On the server, [`server::connection`] reads it in one of its two
 //! loops; the line is encoded once, for everybody ([`server::batch`]), and said in the room
 //! ([`server::room`]). The other loop of every other connection takes it from there and writes it
-//! ([`server::writer`]). The other clients show it.
+//! ([`server::writer`]). There [`client::connection`] receives it and [`client::console`] shows it.
 //!
 //! # The reading order
 //!
@@ -27,7 +27,12 @@
 //!   refusal
 //! - [`server::listener`]: the socket, which outlives every error
 //! - [`server::log`]: the server's output, which never blocks the relay
-//! - [`server::frame`], [`server::flags`], [`server::limits`]
+//! - [`server::frame`], [`server::identity`], [`server::flags`], [`server::limits`]
+//!
+//! What may be passed by, since the chat works without knowing it:
+//!
+//! - [`server::rooms`], [`server::name`]: the path is the room, and who may have which name in it
+//! - [`server::presence`]: those in a room are told who comes and who goes
 //!
 //! The client:
 //!

@@ -3,7 +3,8 @@
 //! - [`listener`], [`handshake`]: from the socket to a connection, or a refusal
 //! - [`connection`]: one client's connection, as two loops; [`writer`]: its way out
 //! - [`room`]: what all connections share; [`batch`] and [`frame`]: what travels through it
-//! - [`log`]: what the operator reads
+//! - [`identity`], [`log`]: how a client is called, and what the operator reads
+//! - [`rooms`], [`name`], [`presence`]: names, rooms, and who is here, which may be passed by
 //! - [`flags`], [`limits`]
 
 pub mod batch;
