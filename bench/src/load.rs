@@ -32,17 +32,24 @@ const READ: usize = 64 * 1024;
 /// Lines whose receivers are still counted; a power of two, far above every window.
 const SLOTS: usize = 1 << 16;
 
+/// Instead of a number that no line of this sender may have here. No run sends so many lines.
+const FOREIGN: u32 = u32::MAX - 1;
+
+/// Lines in flight in each of several rooms.
+pub const BURST: usize = 32;
+
 type Check<T> = Result<T, String>;
 
 /// Carries out one order.
 pub fn run(order: &Order) -> Outcome {
     match order.load {
         Load::Room {
+            rooms,
             clients,
             senders,
             line,
             pace,
-        } => Room::enter(order.port, clients, senders, line)
+        } => Room::enter(order.port, rooms, clients, senders, line)
             .and_then(|room| room.measure(order, pace)),
         Load::Idle { clients } => idle(order, clients),
         Load::Handshakes => handshakes(order),
@@ -53,7 +60,7 @@ pub fn run(order: &Order) -> Outcome {
 
 fn idle(order: &Order, clients: usize) -> Check<Outcome> {
     let before = resident_kib(order.pid)?;
-    let mut room = Room::enter(order.port, clients, 1, 64)?;
+    let mut room = Room::enter(order.port, 1, clients, 1, 64)?;
     room.settle(Duration::from_millis(order.warm_up_ms * 2))?;
     let each = (resident_kib(order.pid)? - before) / clients as f64;
     Ok(Outcome::of([("kib_per_connection", each)]))
@@ -81,7 +88,7 @@ fn handshakes(order: &Order) -> Check<Outcome> {
             }
         }
         // One connection per address in turn, or the ports of closed ones would run out.
-        let mut client = Client::connect(order.port, index * CLIENTS_PER_ADDRESS)?;
+        let mut client = Client::connect(order.port, "/", index * CLIENTS_PER_ADDRESS)?;
         client.finish_upgrade()?;
         client
             .stream
@@ -108,7 +115,7 @@ struct Client {
 
 impl Client {
     /// Connects and asks for the upgrade; the answer is read by `finish_upgrade`.
-    fn connect(port: u16, index: usize) -> Check<Client> {
+    fn connect(port: u16, path: &str, index: usize) -> Check<Client> {
         let start = || -> std::io::Result<Client> {
             let host = 1 + (index / CLIENTS_PER_ADDRESS % 250) as u8;
             let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
@@ -120,7 +127,7 @@ impl Client {
             let mut stream = TcpStream::from(socket);
             stream.set_nodelay(true)?;
             stream.set_read_timeout(Some(STALLED))?;
-            stream.write_all(REQUEST.as_bytes())?;
+            stream.write_all(format!("GET {path}{REQUEST}").as_bytes())?;
             let name = format!("{}: ", stream.local_addr()?);
             Ok(Client {
                 stream,
@@ -163,15 +170,21 @@ struct Room {
     /// Clients with something to write.
     unwritten: Vec<usize>,
 
+    /// Client `n` is in room `n % rooms`.
+    rooms: usize,
     senders: usize,
+    /// How many lines a sender sends before it is the next one's turn. With several rooms these are
+    /// all that are in flight in its room, so that the server finds in each what it finds in one.
+    burst: usize,
     /// The frame of every line, masked; only its number changes.
     frame: Vec<u8>,
     /// The text of every line, not masked.
     text: Vec<u8>,
-    /// The number of the next line. Line `n` is sent by client `n % senders`, so one number inside the
+    /// The number of the next line. Line `n` is sent by client `n / burst % senders`, so one number inside the
     /// line says who sent it and the how manieth of that sender it is.
     next: u32,
-    /// By receiver and sender: the number of the line that must come next. `u32::MAX` for oneself.
+    /// By receiver and sender: the number of the line that must come next. `u32::MAX` for oneself,
+    /// `FOREIGN` for a sender in another room.
     expected: Vec<u32>,
     /// By line, modulo `SLOTS`: receivers that do not have it yet, and when it was sent.
     missing: Vec<u32>,
@@ -187,13 +200,18 @@ struct Room {
 }
 
 impl Room {
-    fn enter(port: u16, count: usize, senders: usize, line: usize) -> Check<Room> {
+    fn enter(port: u16, rooms: usize, count: usize, senders: usize, line: usize) -> Check<Room> {
         let started = Instant::now();
+        let burst = if rooms == 1 { 1 } else { BURST };
         let mut clients = Vec::with_capacity(count);
         while clients.len() < count {
             let first = clients.len();
             for index in first..count.min(first + AT_ONCE) {
-                clients.push(Client::connect(port, index)?);
+                let path = match rooms {
+                    1 => "/".to_owned(),
+                    _ => format!("/r{}", index % rooms),
+                };
+                clients.push(Client::connect(port, &path, index)?);
             }
             clients[first..]
                 .iter_mut()
@@ -228,8 +246,10 @@ impl Room {
                 (0..senders).map(move |sender| {
                     if who == sender {
                         u32::MAX
+                    } else if who % rooms != sender % rooms {
+                        FOREIGN
                     } else {
-                        sender as u32
+                        (sender * burst) as u32
                     }
                 })
             })
@@ -240,7 +260,9 @@ impl Room {
             events: Vec::with_capacity(1024),
             buffer: vec![0; READ],
             unwritten: vec![],
+            rooms,
             senders,
+            burst,
             frame: masked_frame(&text),
             text,
             next: 0,
@@ -344,7 +366,7 @@ impl Room {
 
     /// Queues the next line with its sender; `turn` writes it.
     fn send(&mut self) {
-        let sender = self.next as usize % self.senders;
+        let sender = self.next as usize / self.burst % self.senders;
         let head = self.frame.len() - self.text.len();
         let mut rest = self.next;
         for at in (0..8).rev() {
@@ -357,7 +379,7 @@ impl Room {
         }
         out.extend_from_slice(&self.frame);
         let slot = self.next as usize % SLOTS;
-        self.missing[slot] = self.clients.len() as u32 - 1;
+        self.missing[slot] = (self.clients.len() / self.rooms) as u32 - 1;
         self.sent[slot] = Instant::now();
         self.in_flight += 1;
         self.next += 1;
@@ -490,12 +512,13 @@ impl Room {
         let sender = if self.senders == 1 {
             0
         } else {
-            number as usize % self.senders
+            number as usize / self.burst % self.senders
         };
         let expected = &mut self.expected[receiver * self.senders + sender];
         if *expected != number {
             let what = match *expected {
                 u32::MAX => "echo: a sender got its own line",
+                FOREIGN => "foreign: a line of another room",
                 wanted if wanted < number => "lost lines, or out of order",
                 _ => "doubled lines",
             };
@@ -503,7 +526,10 @@ impl Room {
                 "{what}: client {receiver} got line {number}, expected {expected}"
             ));
         }
-        *expected += self.senders as u32;
+        *expected += 1;
+        if (*expected as usize).is_multiple_of(self.burst) {
+            *expected += ((self.senders - 1) * self.burst) as u32;
+        }
         if self.deliveries.is_multiple_of(256) {
             let same = line[..name] == *self.clients[sender].name.as_bytes()
                 && line[name + 8..] == self.text[8..];

@@ -53,7 +53,8 @@ const START: &[Metric] = &[
 #[rustfmt::skip] // a table
 fn scenarios(quick: bool) -> Vec<Scenario> {
     let new = |id, what, metrics, load| Scenario { id, what, load, metrics };
-    let room = |clients, senders, line, pace| Load::Room { clients, senders, line, pace };
+    let room = |clients, senders, line, pace| Load::Room { rooms: 1, clients, senders, line, pace };
+    let rooms = |rooms, each| Load::Room { rooms, clients: rooms * each, senders: rooms, line: 64, pace: Window(load::BURST * rooms) };
     let idle = |clients| Load::Idle { clients };
     let all = [
         new("A", "100 clients, 1 sender, window 32", RATE, room(100, 1, 64, Window(32))),
@@ -70,12 +71,14 @@ fn scenarios(quick: bool) -> Vec<Scenario> {
         new("scale-100", "A with 100 clients", EACH, room(100, 1, 64, Window(32))),
         new("scale-1000", "A with 1,000 clients", EACH, room(1000, 1, 64, Window(32))),
         new("scale-10000", "A with 10,000 clients", EACH, room(10_000, 1, 64, Window(32))),
+        new("rooms-20", "20 rooms of 5, window 32 for each", EACH, rooms(20, 5)),
+        new("rooms", "1,000 rooms of 10, window 32 for each", EACH, rooms(1000, 10)),
         new("lone", "10 clients, one line at a time", LATENCY, room(10, 1, 64, Pause(5))),
         new("start", "median of 20", START, Load::Start),
     ];
     let wanted = |id: &str| match quick {
-        true => ["A", "C", "F", "idle-200", "handshakes"].contains(&id),
-        false => id != "idle-200",
+        true => ["A", "C", "F", "idle-200", "handshakes", "rooms-20"].contains(&id),
+        false => !["idle-200", "rooms-20"].contains(&id),
     };
     all.into_iter().filter(|scenario| wanted(scenario.id)).collect()
 }
@@ -83,8 +86,8 @@ fn scenarios(quick: bool) -> Vec<Scenario> {
 const USAGE: &str = "\
 usage: cargo run --release --manifest-path bench/Cargo.toml [-- FLAGS]
 
-  --quick          less than a minute: three servers, five short scenarios, one run
-  --only A,idle    these scenarios (A to F, idle, handshakes, scale, lone, start)
+  --quick          less than a minute: three servers, six short scenarios, one run
+  --only A,idle    these scenarios (A to F, idle, handshakes, scale, rooms, lone, start)
   --peers A,B      these servers (chat-pair, bare, tokio-tungstenite, axum, ws, websockets)
   --runs N         runs of each (5)
   --server PATH    this server, its client beside it, instead of building them
@@ -239,7 +242,10 @@ fn run(flags: &Flags, scenarios: &[Scenario]) -> Result<Results, String> {
         }
         // Servers in turn, so that a slow minute of the machine is everybody's.
         for run in 1..=flags.runs {
-            for server in &servers {
+            for server in servers
+                .iter()
+                .filter(|server| scenario.load.suits(server.id))
+            {
                 progress(&format!(
                     "{}, run {run} of {}: {}",
                     scenario.id, flags.runs, server.name

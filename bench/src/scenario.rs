@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 
 #[derive(Clone, Serialize, Deserialize)]
 pub enum Load {
-    /// `clients` in one room; the first `senders` of them take turns to send lines of `line` bytes.
+    /// `clients` dealt out over `rooms`; the first `senders` of them take turns to send lines of `line`
+    /// bytes. With more than one room, each has one sender.
     Room {
+        rooms: usize,
         clients: usize,
         senders: usize,
         line: usize,
@@ -68,6 +70,11 @@ impl From<Result<Outcome, String>> for Outcome {
 }
 
 impl Load {
+    /// Whether this server can do it: only chat-pair has rooms.
+    pub fn suits(&self, server: &str) -> bool {
+        server == "chat-pair" || !matches!(self, Load::Room { rooms: 2.., .. })
+    }
+
     pub fn clients(&self) -> usize {
         match self {
             Load::Room { clients, .. } | Load::Idle { clients } => *clients,

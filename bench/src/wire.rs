@@ -2,8 +2,8 @@
 
 /// The mask of every frame sent. A real client's is random, which costs the server the same.
 pub const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-/// RFC 6455 1.3 gives this key and its answer.
-pub const REQUEST: &str = "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+/// What follows `GET` and the path. RFC 6455 1.3 gives this key and its answer.
+pub const REQUEST: &str = " HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 /// A masked close frame with code 1000 (RFC 6455 5.5.1), the mask being zero.
