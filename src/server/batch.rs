@@ -30,10 +30,31 @@ pub struct Batch {
     _space: Option<OwnedSemaphorePermit>,
 }
 
-/// Frames in a row that one connection does not get, which is usually the one that said them.
+/// Which connections get some frames, by their numbers in the order in which they entered.
+#[derive(Clone, Copy, Debug)]
+pub enum Audience {
+    /// All but the one that said them.
+    AllBut(u64),
+    /// Those that entered before this one.
+    Before(u64),
+    /// This one.
+    Only(u64),
+}
+
+impl Audience {
+    fn has(self, connection: u64) -> bool {
+        match self {
+            Self::AllBut(speaker) => connection != speaker,
+            Self::Before(newcomer) => connection < newcomer,
+            Self::Only(listener) => connection == listener,
+        }
+    }
+}
+
+/// Frames in a row that are for the same connections.
 #[derive(Debug)]
 struct Part {
-    not_for: u64,
+    audience: Audience,
     bytes: Range<usize>,
     lines: u64,
 }
@@ -49,7 +70,11 @@ impl Batch {
     /// can be. Returns how many lines the others are: its own.
     pub fn frames_for(&self, connection: u64, frames: &mut Vec<Bytes>) -> u64 {
         let (mut start, mut own_lines) = (0, 0);
-        for own in self.parts.iter().filter(|part| part.not_for == connection) {
+        for own in self
+            .parts
+            .iter()
+            .filter(|part| !part.audience.has(connection))
+        {
             if start < own.bytes.start {
                 frames.push(self.frames.slice(start..own.bytes.start));
             }
@@ -85,12 +110,12 @@ impl BatchMut {
         self.frames.is_empty()
     }
 
-    /// Adds lines that everybody gets but one connection, and the space that they take.
-    pub fn add(&mut self, not_for: u64, lines: &Lines<'_>, space: OwnedSemaphorePermit) {
+    /// Adds lines for these connections, and the space that they take.
+    pub fn add(&mut self, audience: Audience, lines: &Lines<'_>, space: OwnedSemaphorePermit) {
         let start = self.len();
         self.frames.extend_from_slice(&lines.frames);
         self.parts.push(Part {
-            not_for,
+            audience,
             bytes: start..self.len(),
             lines: lines.count,
         });
@@ -124,8 +149,8 @@ pub struct Lines<'a> {
     pub log: Vec<u8>,
     /// How many lines. A notice of the server's own counts as none.
     pub count: u64,
-    /// The connection that does not get them, if it is not the one that speaks.
-    pub not_for: Option<u64>,
+    /// Who gets them, if it is not everybody but the one that speaks.
+    pub audience: Option<Audience>,
 }
 
 impl<'a> Lines<'a> {
@@ -137,7 +162,7 @@ impl<'a> Lines<'a> {
             frames: Vec::new(),
             log: Vec::new(),
             count: 0,
-            not_for: None,
+            audience: None,
         }
     }
 
@@ -154,9 +179,10 @@ impl<'a> Lines<'a> {
 
     /// A line of the server's own.
     #[must_use]
-    pub fn notice(text: &str) -> Lines<'static> {
+    pub fn notice(text: &str, audience: Option<Audience>) -> Lines<'static> {
         static SERVER: Identity = Identity::nobody();
         let mut lines = Lines::of(&SERVER);
+        lines.audience = audience;
         text_frame(&mut lines.frames, &["* ", text]);
         lines
     }
@@ -179,7 +205,11 @@ mod tests {
         for (speaker, text) in [(1, "a"), (2, "b"), (2, "c"), (1, "d"), (3, "e")] {
             let mut lines = Lines::of(&name);
             lines.push(text);
-            batch.add(speaker, &lines, space.clone().try_acquire_owned().unwrap());
+            batch.add(
+                Audience::AllBut(speaker),
+                &lines,
+                space.clone().try_acquire_owned().unwrap(),
+            );
             expected.push((speaker, lines.frames));
         }
         let batch = batch.freeze(4);

@@ -9,6 +9,9 @@ use unicode_security::confusable_detection::skeleton;
 
 use crate::protocol::limits::NAME;
 
+/// The most marks in a row.
+const MARKS: usize = 2;
+
 /// What a name has to be, for those who chose another.
 pub const RULE: &str =
     "a name is 1 to 32 letters and digits of any script, - _ and ., and no address";
@@ -19,8 +22,9 @@ pub struct Name {
     text: String,
     /// Two names are the same when they have one of these in common: the form in which case and
     /// width make no difference (RFC 8265 3.3), and what the name and this form look like, which is
-    /// the skeleton of UTS 39, section 4. The form's own skeleton finds look-alikes in another case.
-    keys: [String; 3],
+    /// the skeleton of UTS 39, section 4. Look-alikes in another case are found by the skeletons of
+    /// that form and of the capitals.
+    keys: [String; 4],
 }
 
 impl Name {
@@ -28,22 +32,35 @@ impl Name {
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let ordinary = |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || "-_.".contains(c);
-        // A mark that belongs to no letter would be put onto what stands before the name.
+        // A mark that belongs to no letter would be put onto what stands before the name, and a pile
+        // of them onto the lines above.
         let begins = |c: char| c.is_ascii() || c.is_alphanumeric();
+        let chars: Vec<_> = text.chars().collect();
+        let piles = chars
+            .windows(MARKS + 1)
+            .any(|some| !some.iter().any(|&c| begins(c)));
         if text.chars().count() > NAME
             || !text.starts_with(begins)
             || !text.contains(char::is_alphanumeric)
             || !text.chars().all(ordinary)
+            || text.contains(is_like_punctuation)
+            || piles
         {
             return None;
         }
         // Letters, digits and the marks that belong to them, in every script; nothing else, and
         // nothing that an empty name or a wrong mixture of directions would be.
         let form = UsernameCaseMapped::enforce(text).ok()?.into_owned();
-        if !form.chars().all(ordinary) || form.parse::<IpAddr>().is_ok() {
+        if !form.chars().all(ordinary) || looks_like_an_address(&form) {
             return None;
         }
-        let keys = [skeleton(text).collect(), skeleton(&form).collect(), form];
+        let capitals = text.to_uppercase();
+        let keys = [
+            skeleton(text).collect(),
+            skeleton(&capitals).collect(),
+            skeleton(&form).collect(),
+            form,
+        ];
         let text = text.to_owned();
         Some(Self { text, keys })
     }
@@ -53,6 +70,23 @@ impl Name {
     pub fn text(&self) -> &str {
         &self.text
     }
+}
+
+/// Unicode counts these as letters, but they look like colons, quotation marks, full stops and the
+/// like: clicks, modifier letters, and the tone marks of Lisu.
+fn is_like_punctuation(c: char) -> bool {
+    matches!(c, '\u{1C0}'..='\u{1C3}' | '\u{2B0}'..='\u{2FF}' | '\u{A4F8}'..='\u{A4FF}')
+}
+
+/// Also when letters stand for some of the digits.
+fn looks_like_an_address(form: &str) -> bool {
+    let digits = skeleton(form).map(|c| match c {
+        'l' | 'i' | 'I' => '1',
+        'o' | 'O' => '0',
+        c => c,
+    });
+    let digits: String = digits.collect();
+    form.parse::<IpAddr>().is_ok() || digits.parse::<IpAddr>().is_ok()
 }
 
 /// Names of which no two are the same.
@@ -122,6 +156,12 @@ mod tests {
             "a/b",
             "\u{7}",
             "127.0.0.1",
+            "I27.o.0.l",
+            "127.0.0.1ː80",
+            "aʼ",
+            "a\u{a4fd}",
+            "ǃa",
+            "a\u{301}\u{301}\u{301}",
             "１２７.０.０.１",
             "::1",
             "127.0.0.1:80",
@@ -149,6 +189,9 @@ mod tests {
             ("paypal", "раураl"),
             ("lvan", "Ivan"),
             ("é", "e\u{301}"),
+            ("bob", "ВОВ"), // Cyrillic
+            ("straße", "STRASSE"),
+            ("Σ", "ς"),
         ] {
             let mut names = Names::default();
             assert!(names.take(&Name::new(one).expect(one)));

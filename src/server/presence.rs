@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use crate::server::batch::Lines;
+use crate::server::batch::{Audience, Lines};
 use crate::server::frame;
 use crate::server::limits::Limits;
 use crate::server::room::{Room, Speaker};
@@ -96,7 +97,7 @@ impl Presence {
     /// The task. It ends, and gives the right to speak back, when the room is about to end.
     async fn tell(self: Arc<Self>, speaker: Speaker) {
         while !self.state().ended {
-            let next = self.state().next();
+            let next = self.state().next(self.limits.moment);
             tokio::select! {
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
                 () = self.changed.notified() => continue,
@@ -118,21 +119,34 @@ impl Presence {
             joined = std::mem::take(&mut state.joined);
             state.tell_joined = None;
         }
-        let due = state.left.partition_point(|(due, _)| *due <= now);
+        let first = state.left.front();
+        let is_due = first.is_some_and(|(due, _)| *due + self.limits.moment <= now);
+        let due = if is_due {
+            state.left.partition_point(|(due, _)| *due <= now)
+        } else {
+            0
+        };
         let left: Vec<_> = state.left.drain(..due).map(|(_, name)| name).collect();
         drop(state);
-        let mut notices = Vec::new();
         let most = self.limits.names_told;
-        if !joined.is_empty() {
+        let mut notices = Vec::new();
+        if let Some((&first, _)) = joined.first_key_value() {
             let names = listed(joined.values().map(String::as_str), most);
-            let mut lines = Lines::notice(&format!("{names} joined"));
-            // One who came alone need not be told of it.
-            lines.not_for = joined.keys().next().copied().filter(|_| joined.len() == 1);
-            notices.push(lines);
+            let audience = Some(Audience::Before(first));
+            notices.push(Lines::notice(&format!("{names} joined"), audience));
+        }
+        // Whoever came in this moment knows those who came before, and is told of those behind.
+        let names: Vec<_> = joined.values().map(String::as_str).collect();
+        for (n, &id) in joined.keys().enumerate() {
+            let behind = &names[n + 1..];
+            if !behind.is_empty() {
+                let text = format!("{} joined", listed(behind.iter().copied(), most));
+                notices.push(Lines::notice(&text, Some(Audience::Only(id))));
+            }
         }
         if !left.is_empty() {
             let names = listed(left.iter().map(String::as_str), most);
-            notices.push(Lines::notice(&format!("{names} left")));
+            notices.push(Lines::notice(&format!("{names} left"), None));
         }
         notices
     }
@@ -144,9 +158,10 @@ impl Presence {
 }
 
 impl State {
-    /// When there is something to tell, if there is anything.
-    fn next(&self) -> Option<Instant> {
-        let left = self.left.front().map(|(due, _)| *due);
+    /// When there is something to tell, if there is anything. Those who left within a moment are
+    /// told together, too.
+    fn next(&self, moment: Duration) -> Option<Instant> {
+        let left = self.left.front().map(|(due, _)| *due + moment);
         self.tell_joined.into_iter().chain(left).min()
     }
 }

@@ -20,7 +20,7 @@ use futures_util::FutureExt;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
-use crate::server::batch::{Batch, BatchMut, Lines};
+use crate::server::batch::{Audience, Batch, BatchMut, Lines};
 use crate::server::frame;
 use crate::server::limits::Limits;
 
@@ -227,8 +227,8 @@ impl Speaker {
         if state.next.is_empty() {
             self.room.to_publish.notify_one();
         }
-        let not_for = lines.not_for.unwrap_or(self.id);
-        state.next.add(not_for, lines, space);
+        let audience = lines.audience.unwrap_or(Audience::AllBut(self.id));
+        state.next.add(audience, lines, space);
         self.said.fetch_add(lines.count, Relaxed);
     }
 }
