@@ -13,10 +13,16 @@ pub async fn linger<S>(stream: &mut S)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut unread = [0; 1024];
     if stream.shutdown().await.is_ok() {
-        while matches!(stream.read(&mut unread).await, Ok(1..)) {}
+        discard(stream).await;
     }
+}
+
+/// Reads to the end, and throws away what comes, for the reason that [`linger`] has.
+pub async fn discard(reader: &mut (impl AsyncRead + Unpin)) {
+    // On the heap, since every idle connection keeps room for what is not.
+    let mut unread = vec![0; 1024];
+    while matches!(reader.read(&mut unread).await, Ok(1..)) {}
 }
 
 /// What to close with, and the reason in words.

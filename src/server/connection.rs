@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Chain, Join};
+use tokio::io::{AsyncRead, AsyncWrite, Chain, Join};
 use tokio::time::{sleep_until, timeout};
 use tokio_websockets::{CloseCode, Error, Message, WebSocketStream};
 
@@ -162,20 +162,12 @@ where
             if self.writer.flush(pending()).await == Written::All
                 && self.writer.shutdown().await.is_ok()
             {
-                discard(self.codec.get_mut()).await;
+                close::discard(self.codec.get_mut()).await;
             }
         };
         // Who does not take the goodbye in time does without.
         let _ = timeout(limits.close, goodbye).await;
     }
-}
-
-/// Reads to the end, and throws away what comes. A socket that is closed while input is unread
-/// makes the system cut the connection, and the client would lose what is still on its way to it.
-async fn discard(reader: &mut (impl AsyncRead + Unpin)) {
-    // On the heap, since every idle connection keeps room for what is not.
-    let mut unread = vec![0; 1024];
-    while matches!(reader.read(&mut unread).await, Ok(1..)) {}
 }
 
 /// The loop that writes: what the room says is sent to the client.
@@ -266,7 +258,7 @@ where
             }
         }
         drop(self.speaker);
-        discard(self.codec.get_mut()).await;
+        close::discard(self.codec.get_mut()).await;
         // The loop that writes ends the connection, when the room has.
         pending().await
     }
