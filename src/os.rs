@@ -1,7 +1,9 @@
-//! What the system says to a program: signals that ask it to end, and errors.
+//! What the system says to a program: signals that ask it to end, errors, and files that a flag names.
 
+use std::fs::File;
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, Read};
+use std::path::Path;
 use std::task::Poll;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -52,4 +54,28 @@ pub fn describe(error: &io::Error) -> String {
         .next()
         .map(|first| first.to_lowercase().chain(letters).collect())
         .unwrap_or_default()
+}
+
+/// The bytes of a file that a flag names: a certificate, a key, tokens.
+///
+/// # Errors
+///
+/// One line that names the file and says why it cannot be read. That also is so when it is no file
+/// in the narrow sense, since reading a pipe could take for ever, or one of more than 1 MiB.
+pub fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    const MOST: u64 = 1024 * 1024;
+    let cannot = |why: &str| format!("cannot read {}: {why}", path.display());
+    // A pipe is not even opened, since that waits for its other end.
+    let kind = path.metadata().map_err(|error| cannot(&describe(&error)))?;
+    if !kind.is_file() {
+        return Err(cannot("it is not a file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MOST + 1).read_to_end(&mut bytes))
+        .map_err(|error| cannot(&describe(&error)))?;
+    if bytes.len() as u64 > MOST {
+        return Err(cannot("it has more than 1 MiB"));
+    }
+    Ok(bytes)
 }

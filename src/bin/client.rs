@@ -61,9 +61,14 @@ fn open(flags: &Flags) -> io::Result<Chat> {
 /// Connects and talks, again and again if so asked, until somebody leaves.
 async fn talk(flags: &Flags, chat: &mut Chat) -> ChatEnd {
     let (url, limits) = (flags.address(), chat.limits.clone());
+    let trust = match flags.trust() {
+        Ok(trust) => trust,
+        Err(why) => return ChatEnd::Failed(why),
+    };
     let mut backoff = Backoff::default();
     loop {
-        let Some(opened) = chat.meanwhile(connect(&url, &limits)).await else {
+        let connecting = connect(&url, trust.as_ref(), &limits);
+        let Some(opened) = chat.meanwhile(connecting).await else {
             return ChatEnd::Left;
         };
         let why = match opened {

@@ -13,12 +13,14 @@ use chat_pair::server::limits::Limits;
 use chat_pair::server::listener::{Listener, fit_to_descriptors};
 use chat_pair::server::log::Log;
 use chat_pair::server::rooms::Rooms;
+use chat_pair::server::tls::Certificate;
 use http::Uri;
+use tokio::io::{AsyncRead, AsyncWrite, split};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 fn main() -> ExitCode {
     let ended = match flags::parse::<Flags>("server") {
@@ -56,22 +58,28 @@ struct Shared {
     log: Log,
     limits: Limits,
     origins: Vec<String>,
+    certificate: Option<Arc<Certificate>>,
 }
 
 async fn serve(flags: Flags) -> Result<(), String> {
     let mut limits = flags.limits();
+    let certificate = flags.certificate()?;
     let mut stop = Stop::listen().map_err(|error| cannot_start(&error))?;
     let mut listener = Listener::bind(&flags.listen, &limits).await?;
     let log = Log::open(&limits).map_err(|error| cannot_start(&error))?;
     log.report_panics();
     log.print(format_args!("listening on port {}", listener.port()));
     fit_to_descriptors(&mut limits, &log);
+    if let Some(certificate) = certificate.clone() {
+        tokio::spawn(certificate.renew(log.clone(), limits.clone()));
+    }
 
     let shared = Arc::new(Shared {
         rooms: Rooms::new(&limits, flags.presence),
         log,
         limits,
         origins: flags.allow_origin,
+        certificate,
     });
     let mut connections = JoinSet::new();
     // Nothing is ever sent here. When `serving` is dropped, every `closing` learns of it.
@@ -115,7 +123,7 @@ async fn drain(connections: &mut JoinSet<()>, shared: &Shared) {
     }
 }
 
-/// One connection, from the handshake to the goodbye.
+/// One connection, with TLS or without.
 async fn connection(
     shared: Arc<Shared>,
     stream: TcpStream,
@@ -123,29 +131,56 @@ async fn connection(
     full: bool,
     mut closing: watch::Receiver<()>,
 ) {
-    let Shared {
-        rooms, log, limits, ..
-    } = &*shared;
     // A line is small and should leave at once. Failing is no reason to turn anyone away.
     let _ = stream.set_nodelay(true);
-    let (reader, writer) = stream.into_split();
     let rules = Rules {
         origins: &shared.origins,
         full,
+        until: Instant::now() + shared.limits.handshake,
     };
-    let enter = |target: &Uri| rooms.enter(target, &address);
+    let Some(certificate) = &shared.certificate else {
+        let (reader, writer) = stream.into_split();
+        return chat(&shared, reader, writer, &address, rules, closing).await;
+    };
+    // Boxed, here and below, so that the memory of a handshake is not kept as long as the
+    // connection, and that of TLS not by connections without it.
+    let accepting = Box::pin(certificate.accept(stream, rules.until, &shared.limits));
     let accepted = tokio::select! {
-        // Boxed, so that the memory of a handshake is not kept as long as the connection.
+        accepted = accepting => accepted,
+        _ = closing.changed() => return,
+    };
+    match accepted {
+        Ok(stream) => {
+            let (reader, writer) = split(stream);
+            Box::pin(chat(&shared, reader, writer, &address, rules, closing)).await;
+        }
+        Err(refusal) => warn_of(&refusal, &address, &shared.log),
+    }
+}
+
+/// One connection, from the WebSocket handshake to the goodbye.
+async fn chat<R, W>(
+    shared: &Shared,
+    reader: R,
+    writer: W,
+    address: &str,
+    rules: Rules<'_>,
+    mut closing: watch::Receiver<()>,
+) where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let Shared {
+        rooms, log, limits, ..
+    } = shared;
+    let enter = |target: &Uri| rooms.enter(target, address);
+    let accepted = tokio::select! {
         accepted = Box::pin(handshake::accept(reader, writer, rules, enter, limits)) => accepted,
         _ = closing.changed() => return,
     };
     let (mut connection, mut member) = match accepted {
         Ok(accepted) => accepted,
-        Err(Refusal::Left) => return,
-        Err(Refusal::Answered(status, why)) => {
-            let status = status.as_u16();
-            return log.warn_of_stranger(format_args!("{address} was refused: {why} ({status})"));
-        }
+        Err(refusal) => return warn_of(&refusal, address, log),
     };
     let (identity, stopping) = (&member.identity, closing.changed());
     let announced = log.announce(identity);
@@ -160,5 +195,17 @@ async fn connection(
     }
     if let Some((code, reason)) = ended.goodbye() {
         connection.close(code, reason, limits).await;
+    }
+}
+
+/// Tells the operator of a stranger who did not get in.
+fn warn_of(refusal: &Refusal, address: &str, log: &Log) {
+    match refusal {
+        Refusal::Answered(status, why) => {
+            let status = status.as_u16();
+            log.warn_of_stranger(format_args!("{address} was refused: {why} ({status})"));
+        }
+        Refusal::Unanswered(why) => log.warn_of_stranger(format_args!("{address} left: {why}")),
+        Refusal::Left => {}
     }
 }

@@ -14,11 +14,12 @@ use tokio::time::timeout;
 use tokio_websockets::ClientBuilder;
 
 use crate::client::limits::Limits;
+use crate::client::tls::Trust;
 use crate::os;
 use crate::protocol::head::{self, Fields, Head, HeadError};
 use crate::protocol::line;
 
-/// A `ws://` URL, checked: where the server is, which room to enter, and under which name.
+/// A `ws://` or `wss://` URL, checked: where the server is, which room to enter, and under which name.
 #[derive(Clone, Debug)]
 pub struct Address {
     /// As it is shown, without the name if nothing else stands behind the `?`.
@@ -28,6 +29,23 @@ pub struct Address {
 }
 
 impl Address {
+    /// Whether it is a `wss://` URL: nothing goes there but through TLS.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.uri.scheme_str() == Some("wss")
+    }
+
+    /// The host as a name or an IP address.
+    fn host(&self) -> &str {
+        // A URL writes an IPv6 address in brackets; a resolver wants it without.
+        self.uri.host().unwrap_or_default().trim_matches(['[', ']'])
+    }
+
+    fn port(&self) -> u16 {
+        let usual = if self.is_secure() { 443 } else { 80 };
+        self.uri.port_u16().unwrap_or(usual)
+    }
+
     /// The same address under this name, unless it names somebody already.
     #[must_use]
     pub fn with_name(self, name: &str) -> Self {
@@ -60,9 +78,7 @@ impl FromStr for Address {
         let text = in_full(text);
         let uri: Uri = text.parse().map_err(|_| FORM)?;
         match uri.scheme_str() {
-            Some("ws") => {}
-            // The library would silently talk in clear text.
-            Some("wss") => return Err("TLS is not supported: use ws://, or a tunnel for privacy"),
+            Some("ws" | "wss") => {}
             _ => return Err(FORM),
         }
         let authority = uri.authority().map_or("", |authority| authority.as_str());
@@ -125,7 +141,17 @@ pub struct ConnectError {
 }
 
 /// A sentence; shown behind "cannot connect to ws://…: ".
-type Why = Cow<'static, str>;
+pub type Why = Cow<'static, str>;
+
+impl ConnectError {
+    /// There would be no connection the next time either.
+    pub fn last(why: impl Into<Why>) -> Self {
+        Self {
+            why: why.into(),
+            is_final: true,
+        }
+    }
+}
 
 impl<W: Into<Why>> From<W> for ConnectError {
     fn from(why: W) -> Self {
@@ -142,7 +168,8 @@ impl fmt::Display for ConnectError {
     }
 }
 
-const HUNG_UP: Why = Cow::Borrowed("it hung up during the handshake");
+/// The other end was there, and then it was not.
+pub const HUNG_UP: Why = Cow::Borrowed("it hung up during the handshake");
 const NOT_WEBSOCKET: Why = Cow::Borrowed("what listens there is not a WebSocket server");
 /// It agreed, but not as RFC 6455 4.1 asks.
 const WRONG: Why = Cow::Borrowed("its WebSocket handshake is wrong");
@@ -150,8 +177,8 @@ const WRONG: Why = Cow::Borrowed("its WebSocket handshake is wrong");
 impl From<HeadError> for Why {
     fn from(error: HeadError) -> Self {
         match error {
-            HeadError::Left | HeadError::Io(_) => HUNG_UP,
-            HeadError::TooLong | HeadError::NotHttp => NOT_WEBSOCKET,
+            HeadError::Left | HeadError::Broken => HUNG_UP,
+            HeadError::TooLong | HeadError::NotHttp(_) => NOT_WEBSOCKET,
         }
     }
 }
@@ -165,25 +192,37 @@ pub struct Opened<S> {
     pub early: Bytes,
 }
 
-/// Connects: name, TCP (each address in turn), handshake, all within one deadline.
+/// A stream to a server, with TLS or without.
+pub type Socket = Box<dyn Duplex>;
+
+/// What a chat needs of a stream.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
+
+/// Connects: name, TCP (each address in turn), TLS for a `wss://` address, handshake, all within one
+/// deadline.
 ///
 /// # Errors
 ///
 /// There is no connection, and why.
 pub async fn connect(
     address: &Address,
+    trust: Option<&Trust>,
     limits: &Limits,
-) -> Result<Opened<TcpStream>, ConnectError> {
+) -> Result<Opened<Socket>, ConnectError> {
     let late = |_| format!("no answer within {:?}", limits.connect);
-    timeout(limits.connect, open(&address.uri, limits))
+    timeout(limits.connect, open(address, trust, limits))
         .await
         .map_err(late)?
 }
 
-async fn open(uri: &Uri, limits: &Limits) -> Result<Opened<TcpStream>, ConnectError> {
-    // A URL writes an IPv6 address in brackets; the resolver wants it without.
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let found = lookup_host((host, uri.port_u16().unwrap_or(80)));
+async fn open(
+    address: &Address,
+    trust: Option<&Trust>,
+    limits: &Limits,
+) -> Result<Opened<Socket>, ConnectError> {
+    let found = lookup_host((address.host(), address.port()));
     let unknown = |_| "the name is not known (is it spelled right?)";
     let found: Vec<_> = found.await.map_err(unknown)?.collect();
     let stream = TcpStream::connect(&*found)
@@ -196,7 +235,13 @@ async fn open(uri: &Uri, limits: &Limits) -> Result<Opened<TcpStream>, ConnectEr
         })?;
     // A typed line is small and should leave at once. Failing is no reason to stay away.
     let _ = stream.set_nodelay(true);
-    handshake(stream, uri, limits).await
+    let stream: Socket = match trust {
+        _ if !address.is_secure() => Box::new(stream),
+        Some(trust) => Box::new(trust.connect(stream, address.host()).await?),
+        // The WebSocket library would go on in clear text, silently.
+        None => return Err(ConnectError::last("there is no TLS for it")),
+    };
+    handshake(stream, &address.uri, limits).await
 }
 
 /// The opening handshake, over any stream.

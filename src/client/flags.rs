@@ -1,11 +1,13 @@
 //! The client's flags: one definition for `--help`, environment and manual.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
 
 use crate::client::connect::Address;
 use crate::client::limits::Limits;
+use crate::client::tls::Trust;
 use crate::flags::{message, switch};
 
 const CLIENT: &str = "\
@@ -31,6 +33,7 @@ Examples:
   client 192.168.1.5                         joins a chat on another machine, on port 8080
   client ws://192.168.1.5:9000               on another port
   client 192.168.1.5/rust --name ana         in the room rust, under a name
+  client wss://chat.example                  through TLS, on port 443
   echo hello | client --wait 2               says one line, and listens 2 seconds for answers
   client --wait 60 < /dev/null               only listens, for a minute
   client --json < /dev/null --wait 60 | jq -r .text
@@ -52,6 +55,10 @@ pub struct Client {
     /// The name that others see instead of the address; one in the URL, as in ?name=ana, comes first
     #[arg(long, env = "CHAT_NAME", value_name = "NAME")]
     pub name: Option<String>,
+
+    /// Trust also whoever is in this file (PEM) to sign the certificate of a wss:// server
+    #[arg(long, env = "CHAT_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
 
     /// Bytes of the longest line to send; the server has a flag of the same name
     #[arg(long, env = "CHAT_MAX_MESSAGE", value_name = "BYTES", default_value_t = LIMITS.message, value_parser = message)]
@@ -85,6 +92,16 @@ impl Client {
             Some(name) => url.with_name(name),
             None => url,
         }
+    }
+
+    /// Whom to trust, if the address is a `wss://` one or it is said who that is.
+    ///
+    /// # Errors
+    ///
+    /// There is nobody to trust, and why.
+    pub fn trust(&self) -> Result<Option<Trust>, String> {
+        let wanted = self.url.is_secure() || self.ca.is_some();
+        wanted.then(|| Trust::load(self.ca.as_deref())).transpose()
     }
 }
 

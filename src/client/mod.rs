@@ -19,3 +19,8 @@ pub mod limits;
 pub mod outbox;
 pub mod pipe;
 pub mod terminal;
+#[cfg(feature = "tls")]
+pub mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "without_tls.rs"]
+pub mod tls;

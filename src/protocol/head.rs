@@ -1,8 +1,6 @@
 //! The HTTP head at the start of a connection: at most so many bytes of it, and what came behind
 //! it in the same packet.
 
-use std::io;
-
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -20,12 +18,12 @@ pub struct Head {
 pub enum HeadError {
     /// More bytes than the limit without a blank line.
     TooLong,
-    /// Not the beginning of one.
-    NotHttp,
+    /// Not the beginning of one, which begins with this byte.
+    NotHttp(u8),
     /// The peer left before its end.
     Left,
     /// The connection broke.
-    Io(io::Error),
+    Broken,
 }
 
 /// Reads a head of at most `limit` bytes. `plausible` looks at what there is so far and ends the
@@ -66,13 +64,13 @@ where
         if searched >= limit {
             return Err(HeadError::TooLong);
         }
-        if !plausible(&head) {
-            return Err(HeadError::NotHttp);
+        if let Some(&first) = head.first().filter(|_| !plausible(&head)) {
+            return Err(HeadError::NotHttp(first));
         }
         match stream.read_buf(&mut head).await {
             Ok(0) => return Err(HeadError::Left),
             Ok(_) => {}
-            Err(error) => return Err(HeadError::Io(error)),
+            Err(_) => return Err(HeadError::Broken),
         }
     }
 }

@@ -6,3 +6,5 @@ pub mod head;
 pub mod keepalive;
 pub mod limits;
 pub mod line;
+#[cfg(feature = "tls")]
+pub mod tls;

@@ -1,9 +1,13 @@
 //! The server's flags: one definition for `--help`, environment and manual.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use clap::Parser;
 
 use crate::flags::{message, number, switch};
 use crate::server::limits::Limits;
+use crate::server::tls::Certificate;
 
 const SERVER: &str = "\
 Exit codes:
@@ -15,7 +19,9 @@ Examples:
   server                                     for this machine alone, on port 8080
   server --listen 0.0.0.0:8080               for everyone who can reach this machine
   server --listen 127.0.0.1:0                on a free port, which the first line names
-  server --allow-origin https://chat.example lets that page in";
+  server --allow-origin https://chat.example lets that page in
+  server --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem
+                                             for wss://, in secret on the way";
 
 /// Relays each line that a client sends to all the others over WebSocket.
 #[derive(Clone, Debug, Parser)]
@@ -61,6 +67,14 @@ pub struct Server {
         value_parser = origin
     )]
     pub allow_origin: Vec<String>,
+
+    /// Speak TLS, with the certificates of this file: the server's own, then who signed it (PEM)
+    #[arg(long, env = "CHAT_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The private key of the first certificate of --tls-cert (PEM)
+    #[arg(long, env = "CHAT_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
 }
 
 const LIMITS: Limits = Limits::DEFAULT;
@@ -75,6 +89,17 @@ impl Server {
             rooms: self.max_rooms,
             ..LIMITS
         }
+    }
+
+    /// The certificate for TLS, if there is to be TLS.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be used, and why.
+    pub fn certificate(&self) -> Result<Option<Arc<Certificate>>, String> {
+        let files = self.tls_cert.as_ref().zip(self.tls_key.as_ref());
+        let certificate = files.map(|(chain, key)| Certificate::open(chain, key));
+        certificate.transpose()
     }
 }
 

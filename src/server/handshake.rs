@@ -10,7 +10,7 @@ use std::io::Cursor;
 use bytes::Bytes;
 use http::{StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Join, join};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_websockets::{Limits as WsLimits, ServerBuilder};
 
 use crate::protocol::close;
@@ -25,6 +25,8 @@ use crate::server::writer::Writer;
 pub enum Refusal {
     /// It was answered with this status and this sentence.
     Answered(StatusCode, Cow<'static, str>),
+    /// It could not be answered, for this reason.
+    Unanswered(Cow<'static, str>),
     /// It left, or its connection broke, before it had asked.
     Left,
 }
@@ -37,6 +39,10 @@ pub const fn refuse(status: StatusCode, why: &'static str) -> Refusal {
 
 const BAD: StatusCode = StatusCode::BAD_REQUEST;
 const NOT_HTTP: Refusal = refuse(BAD, "this is not an HTTP/1.1 request");
+const TLS: Refusal = refuse(
+    BAD,
+    "this port does not speak TLS: connect with ws:// or http://",
+);
 const NOT_A_RESOURCE: Refusal = refuse(BAD, "the request target is not usable");
 const NO_HOST: Refusal = refuse(BAD, "the request needs one Host");
 const NO_KEY: Refusal = refuse(BAD, "Sec-WebSocket-Key is not 16 bytes in base64");
@@ -68,6 +74,8 @@ pub struct Rules<'a> {
     pub origins: &'a [String],
     /// Every place is taken.
     pub full: bool,
+    /// When the request is too late.
+    pub until: Instant,
 }
 
 /// Reads the request, answers it, and lets `enter` enter the room that it names, just before the
@@ -89,7 +97,7 @@ where
     W: AsyncWrite + Unpin,
 {
     let mut stream = join(reader, writer);
-    let asked = timeout(limits.handshake, request(&mut stream, rules, limits.head)).await;
+    let asked = timeout_at(rules.until, request(&mut stream, rules, limits.head)).await;
     let entered = asked
         .unwrap_or(Err(LATE))
         .and_then(|(request, rest)| Ok((enter(&request.target)?, request.key, rest)));
@@ -126,8 +134,10 @@ where
     let head = head::read(stream, limit, plausible).await;
     let head = head.map_err(|error| match error {
         HeadError::TooLong => TOO_LONG,
-        HeadError::NotHttp => NOT_HTTP,
-        HeadError::Left | HeadError::Io(_) => Refusal::Left,
+        // RFC 8446 5.1: the type of the record that a TLS session begins with.
+        HeadError::NotHttp(22) => TLS,
+        HeadError::NotHttp(_) => NOT_HTTP,
+        HeadError::Left | HeadError::Broken => Refusal::Left,
     })?;
     if rules.full {
         return Err(FULL);
@@ -135,7 +145,7 @@ where
     Ok((judge(&head.bytes, rules.origins)?, head.rest))
 }
 
-/// A method begins with a letter (RFC 9110 9.1 names no other); a TLS hello does not.
+/// A method begins with a letter (RFC 9110 9.1 names no other).
 fn plausible(start: &[u8]) -> bool {
     start.first().is_none_or(u8::is_ascii_uppercase)
 }
@@ -233,13 +243,13 @@ where
     Some(Connection { codec, writer })
 }
 
-/// Says no in HTTP.
-async fn answer<S>(stream: &mut S, refusal: &Refusal)
+/// Says no in HTTP, if it can be said, and ends the stream. The caller sets the deadline.
+pub async fn answer<S>(stream: &mut S, refusal: &Refusal)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let Refusal::Answered(status, why) = refusal else {
-        return;
+        return close::linger(stream).await;
     };
     let field = match *status {
         StatusCode::METHOD_NOT_ALLOWED => "Allow: GET\r\n",

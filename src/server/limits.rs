@@ -101,6 +101,8 @@ pub struct Limits {
     pub log_end: Duration,
     /// Lines a second on standard error about refused strangers.
     pub warnings: u32,
+    /// How often it is looked whether a file has changed that a flag names.
+    pub look: Duration,
     /// The accept loop's rest when the system is out of descriptors.
     pub rest: Duration,
 }
@@ -157,6 +159,7 @@ impl Limits {
         log_retry: Duration::from_secs(1),
         log_end: Duration::from_millis(400),
         warnings: 5,
+        look: Duration::from_secs(10),
         rest: Duration::from_millis(100),
     };
 }

@@ -5,10 +5,12 @@
 //! - [`room`]: what all connections share; [`batch`] and [`frame`]: what travels through it
 //! - [`identity`], [`log`]: how a client is called, and what the operator reads
 //! - [`rooms`], [`name`], [`presence`]: names, rooms, and who is here, which may be passed by
+//! - [`tls`]: the same in secret; [`files`]: what may change while the server runs
 //! - [`flags`], [`limits`]
 
 pub mod batch;
 pub mod connection;
+pub mod files;
 pub mod flags;
 pub mod frame;
 pub mod handshake;
@@ -20,4 +22,9 @@ pub mod name;
 pub mod presence;
 pub mod room;
 pub mod rooms;
+#[cfg(feature = "tls")]
+pub mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "without_tls.rs"]
+pub mod tls;
 pub mod writer;

@@ -13,6 +13,7 @@
 //! - [`presence`]: who is told that somebody came or left, by a clock that is moved
 //! - [`output`]: standard output and standard error that are closed, or that nobody reads
 //! - [`shutdown`]: a server that is asked to stop
+//! - `tls`: the same through TLS, in a build that has it
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -32,3 +33,5 @@ mod room;
 mod rooms;
 mod shutdown;
 mod text;
+#[cfg(feature = "tls")]
+mod tls;

@@ -11,6 +11,7 @@ use chat_pair::server::log::Log;
 use chat_pair::server::room::Room;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::raw::REQUEST;
 
@@ -35,6 +36,7 @@ pub async fn connect(
         let rules = Rules {
             origins: &[],
             full: false,
+            until: Instant::now() + limits.handshake,
         };
         let accepted = accept(
             reader,

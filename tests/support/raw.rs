@@ -179,12 +179,17 @@ impl Raw {
     /// An open WebSocket through which little fits: small packets make the kernel give the
     /// server's end a small buffer too, so some 100 KiB fill it.
     pub fn narrow(port: u16) -> Self {
+        Self::narrow_tcp(port).upgrade()
+    }
+
+    /// The same before it has asked for a WebSocket.
+    pub fn narrow_tcp(port: u16) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
         socket.set_tcp_mss(536).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         socket.connect(&address.into()).unwrap();
-        Self::of(socket.into()).upgrade()
+        Self::of(socket.into())
     }
 
     /// Lets much fit from now on: who was slow on purpose catches up at once, and not at the pace
@@ -223,17 +228,27 @@ impl Raw {
     /// The same in the room, and under the name, that `target` has in it: `/rust?name=ana`.
     #[track_caller]
     pub fn enter(port: u16, target: &str) -> Self {
-        let mut raw = Self::asking_for(port, target);
-        raw.is_let_in(target);
-        raw
+        Self::tcp(port).upgrade_to(target)
     }
 
     /// A connection that has asked for this target; the answer is not read.
     pub fn asking_for(port: u16, target: &str) -> Self {
         let mut raw = Self::tcp(port);
-        let request = REQUEST.replacen("GET / ", &format!("GET {target} "), 1);
-        raw.send(request.as_bytes());
+        raw.ask_for(target);
         raw
+    }
+
+    fn ask_for(&mut self, target: &str) {
+        let request = REQUEST.replacen("GET / ", &format!("GET {target} "), 1);
+        self.send(request.as_bytes());
+    }
+
+    /// Asks for this target, and waits until it is let in.
+    #[track_caller]
+    pub fn upgrade_to(mut self, target: &str) -> Self {
+        self.ask_for(target);
+        self.is_let_in(target);
+        self
     }
 
     /// Waits for a refusal: its status and its sentence.
