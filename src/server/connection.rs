@@ -182,6 +182,9 @@ where
 {
     let due = lock(keepalive).due();
     let mut alarm = pin!(sleep_until(due));
+    if !subscription.is_trusted() {
+        writer.distrust();
+    }
     loop {
         match writer.flush(subscription.congested()).await {
             Written::All => {}

@@ -52,6 +52,9 @@ pub struct Limits {
     pub patience: Duration,
     /// How long a reader that was too slow must keep up before the room waits for it again.
     pub probation: Duration,
+    /// After a newcomer, which is somebody who came less than a `probation` ago, was too slow, the
+    /// room does not wait for newcomers for this long.
+    pub distrust: Duration,
     /// A reader that takes nothing for this long is gone. At 10 KB/s it takes 13 s until a
     /// receive buffer of 128 KiB is empty and its system shows that something was taken.
     pub stuck: Duration,
@@ -136,6 +139,7 @@ impl Limits {
         rate: 56 * 1024,
         patience: Duration::from_millis(2570),
         probation: Duration::from_secs(10),
+        distrust: Duration::from_secs(30),
         stuck: Duration::from_secs(15),
         unsent: 16 * 1024,
         close: CLOSE,

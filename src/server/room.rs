@@ -19,6 +19,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::time::Instant;
 
 use crate::server::batch::{Audience, Batch, BatchMut, Lines};
 use crate::server::frame;
@@ -52,6 +53,8 @@ struct State {
     speakers: usize,
     /// Nobody may enter any more.
     closing: bool,
+    /// When a newcomer was last too slow.
+    slow_newcomer: Option<Instant>,
 }
 
 /// The room is closed: what was said did not get in.
@@ -69,6 +72,7 @@ impl Room {
             connections: 0,
             speakers: 0,
             closing: false,
+            slow_newcomer: None,
         };
         Arc::new(Self {
             state: Mutex::new(state),
@@ -108,6 +112,7 @@ impl Room {
             position: state.position,
             own: 0,
             said: Arc::clone(&said),
+            entered: Instant::now(),
         };
         drop(state);
         let room = self.clone();
@@ -254,9 +259,18 @@ pub struct Subscription {
     own: u64,
     /// How many lines its own [`Speaker`] has said so far; some may still be ahead of it.
     said: Arc<AtomicU64>,
+    entered: Instant,
 }
 
 impl Subscription {
+    /// Whether the room trusts newcomers to keep up. It does not while others who had just come were
+    /// too slow: else strangers who come again and again and never read would hold it for ever.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        let slow = self.room.state().slow_newcomer;
+        slow.is_none_or(|then| then.elapsed() >= self.room.limits.distrust)
+    }
+
     /// Waits for something to be said, and returns its frames and those of what is there already,
     /// but for this connection's own. Behind a pause the first is the notice of what was missed.
     /// `None` when the room is closed and all of it was heard. If it is cancelled, nothing is lost.
@@ -291,6 +305,9 @@ impl Subscription {
     /// yet is missed, and so is what is said until the next [`Subscription::next_frames`].
     pub fn pause(&mut self) {
         self.batches = None;
+        if self.entered.elapsed() < self.room.limits.probation {
+            self.room.state().slow_newcomer = Some(Instant::now());
+        }
     }
 
     /// Waits until somebody has to wait for space, perhaps because of this reader; not during a

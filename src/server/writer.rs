@@ -102,6 +102,11 @@ where
         }
     }
 
+    /// Begins a probation: the client counts as too slow as soon as others have to wait for it.
+    pub fn distrust(&mut self) {
+        self.pace.too_slow = Some(Instant::now());
+    }
+
     /// Whether the client has taken something that waited, since this was last asked.
     pub fn has_progressed(&mut self) -> bool {
         std::mem::take(&mut self.pace.progressed)
@@ -223,7 +228,7 @@ struct Pace {
     stuck: Duration,
     /// How long the client's writes may still have to wait before it is too slow.
     credit: Duration,
-    /// When the client was last too slow.
+    /// When the client was last too slow, or was put on probation.
     too_slow: Option<Instant>,
     /// Since when a write waits of which the client has taken nothing.
     waiting_since: Option<Instant>,

@@ -89,10 +89,6 @@ fn a_url_that_makes_no_sense_is_one_line_and_exit_2() {
             "the port is a number from 1 to 65535",
         ),
         ("ws://[::1]:0", "the port is a number from 1 to 65535"),
-        (
-            "wss://127.0.0.1:8080",
-            "TLS is not supported: use ws://, or a tunnel for privacy",
-        ),
     ] {
         let line = format!("invalid value '{url}' for '[URL]': {why} (see client --help)");
         fails("client", &[url], 2, &line);

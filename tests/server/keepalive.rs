@@ -276,6 +276,41 @@ async fn pongs_that_wait_stay_whole() {
     drop(sending.await.unwrap());
 }
 
+/// A stranger every second who never reads, for a minute, while somebody has much to say. The first
+/// ones are waited for, and the others are not: so the room stands still for a few seconds, once.
+#[tokio::test(start_paused = true)]
+async fn newcomers_that_never_read_hold_the_room_only_once() {
+    let room = open(&LIMITS);
+    let (ann, subscription) = room.enter().unwrap();
+    hear_all(subscription);
+    let strangers = tokio::spawn({
+        let room = room.clone();
+        async move {
+            let mut strangers = Vec::new();
+            for _ in 0..60 {
+                strangers.push(connect(&room, &LIMITS, 1024).await);
+                sleep(Duration::from_secs(1)).await;
+            }
+            strangers
+        }
+    });
+    let mut waited = Duration::ZERO;
+    while !strangers.is_finished() {
+        let begun = Instant::now();
+        say(&ann, 1000).await;
+        waited += begun.elapsed();
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert!(waited >= LIMITS.patience, "nobody was waited for");
+    assert!(waited < 3 * LIMITS.patience, "{waited:?}");
+    drop(strangers.await.unwrap());
+
+    // When there were none for a while, whoever comes is waited for again.
+    sleep(LIMITS.distrust).await;
+    let (_far, _connection) = connect(&room, &LIMITS, 1024).await;
+    flood(&ann).await;
+}
+
 /// The trickler takes 100 bytes for each line of a thousand that somebody else has heard. So it
 /// takes nothing at all while the room waits for it, and the room must stop waiting. Each line is
 /// said when the one before was heard, so each is a batch of its own.
