@@ -359,9 +359,22 @@ mod tests {
             ),
             ("chat.example/rust", "ws://chat.example:8080/rust"),
             ("ws://chat.example", "ws://chat.example"),
+            ("wss://chat.example/rust", "wss://chat.example/rust"),
         ] {
             let address: Address = short.parse().unwrap();
             assert_eq!(address.to_string(), whole);
+        }
+    }
+
+    #[test]
+    fn each_scheme_has_its_port() {
+        for (url, port, secure) in [
+            ("ws://chat.example", 80, false),
+            ("wss://chat.example", 443, true),
+            ("wss://[::1]:8443", 8443, true),
+        ] {
+            let address: Address = url.parse().unwrap();
+            assert_eq!((address.port(), address.is_secure()), (port, secure));
         }
     }
 

@@ -87,6 +87,7 @@ impl Server {
             message: self.max_message,
             connections: self.max_connections,
             rooms: self.max_rooms,
+            tls: self.tls_cert.as_ref().map_or(0, |_| Limits::TLS),
             ..LIMITS
         }
     }

@@ -14,7 +14,7 @@ use crate::protocol::limits::{CLOSE, HEAD, MESSAGE, QUIET, longest};
 ///   16 MiB                                     program and allocator
 /// + 4           * log                          two outputs: what waits and what is being written
 /// + rooms       * (backlog + full + 32 KiB)    what rooms keep for those who are behind
-/// + connections * (2 * message + gather + 3 * full + 16 KiB)
+/// + connections * (2 * message + gather + 3 * full + 16 KiB + tls)
 /// ```
 ///
 /// where `full = batch + longest` is a full batch, to which one line more was added, and `longest`
@@ -40,6 +40,9 @@ pub struct Limits {
     /// From the TCP connection to the open WebSocket: twice a round trip to the other side of
     /// the world with a lost packet or two.
     pub handshake: Duration,
+    /// Bytes that a connection holds for TLS, none without it: what is encrypted and not written yet,
+    /// which rustls limits to 64 KiB, a record of 16 KiB that is read or was, and its session.
+    pub tls: usize,
     /// Bytes of pongs that are written together. A client that sends pings and does not read is
     /// not read any more when there are more than twice as many.
     pub control: usize,
@@ -119,12 +122,15 @@ impl Limits {
     /// Bytes of resident memory that the server stays below, whatever its clients do.
     #[must_use]
     pub const fn memory(&self) -> usize {
-        let connection = 2 * self.message + self.gather + 3 * self.full() + 16 * 1024;
+        let connection = 2 * self.message + self.gather + 3 * self.full() + 16 * 1024 + self.tls;
         16 * 1024 * 1024
             + 4 * self.log
             + self.rooms * (self.backlog + self.full() + 32 * 1024)
             + (self.connections + self.refusals) * connection
     }
+
+    /// What `tls` is with TLS.
+    pub const TLS: usize = 112 * 1024;
 
     /// What the server runs with unless a flag says otherwise.
     pub const DEFAULT: Self = Self {
@@ -135,6 +141,7 @@ impl Limits {
         accept_queue: 1024,
         head: HEAD,
         handshake: Duration::from_secs(5),
+        tls: 0,
         control: 4 * 1024,
         rate: 56 * 1024,
         patience: Duration::from_millis(2570),

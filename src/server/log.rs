@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -90,12 +90,16 @@ impl Log {
 
     /// One line on standard output.
     pub fn print(&self, line: Arguments<'_>) {
-        self.out.push(format!("{line}\n").into_bytes(), 1);
+        self.print_lines(format!("{line}\n").into_bytes(), 1);
     }
 
     /// Whole lines on standard output, `count` of them.
     pub fn print_lines(&self, lines: Vec<u8>, count: u64) {
-        self.out.push(lines, count);
+        if self.out.push(lines, count).is_err_and(|first| first) {
+            self.warn(format_args!(
+                "standard output is read too slowly: log lines are dropped from now on"
+            ));
+        }
     }
 
     /// One line on standard error, for the operator.
@@ -122,15 +126,15 @@ impl Log {
         }
     }
 
-    /// Waits until both outputs have taken what was said, or the deadline has passed.
+    /// Waits until standard output has taken what was said, or the deadline has passed: then standard
+    /// error is told how many lines those were, for which it gets a moment more.
     pub fn close(&self, deadline: Duration) {
-        let until = Instant::now() + deadline;
-        for queue in [&self.out, &self.err] {
-            let (done, written) = mpsc::channel();
-            let _ = queue.entries.send(Entry::Flush(done));
-            // An error means that the deadline has passed, or that nothing can be written any more.
-            let _ = written.recv_timeout(until.saturating_duration_since(Instant::now()));
+        if !self.out.flush(deadline) {
+            let lines =
+                self.out.waiting.lines.load(Relaxed) + self.out.waiting.dropped.load(Relaxed);
+            self.warn(format_args!("{lines} log lines dropped at the end"));
         }
+        self.err.flush(deadline / 8);
     }
 }
 
@@ -161,7 +165,8 @@ struct Queue {
 
 #[derive(Debug)]
 enum Entry {
-    Lines(Vec<u8>),
+    /// So many lines.
+    Lines(Vec<u8>, u64),
     /// Everything before it is to be written, and then this is to be dropped.
     Flush(#[allow(dead_code)] Sender<()>),
 }
@@ -169,6 +174,8 @@ enum Entry {
 #[derive(Debug, Default)]
 struct Waiting {
     bytes: AtomicUsize,
+    /// Lines that are not written yet.
+    lines: AtomicU64,
     /// Lines that did not fit since the last time this was said.
     dropped: AtomicU64,
 }
@@ -200,19 +207,34 @@ impl Queue {
         queue
     }
 
-    fn push(&self, lines: Vec<u8>, count: u64) {
+    /// Adds lines, `count` of them.
+    ///
+    /// # Errors
+    ///
+    /// They did not fit, and were dropped; true if those before them did fit.
+    fn push(&self, lines: Vec<u8>, count: u64) -> Result<(), bool> {
         let size = size(&lines);
         if self.waiting.bytes.fetch_add(size, Relaxed) + size > self.most {
             self.waiting.bytes.fetch_sub(size, Relaxed);
-            self.waiting.dropped.fetch_add(count, Relaxed);
-            return;
+            return Err(self.waiting.dropped.fetch_add(count, Relaxed) == 0);
         }
+        self.waiting.lines.fetch_add(count, Relaxed);
         // An error means that nothing can be written any more: everything is thrown away.
-        let _ = self.entries.send(Entry::Lines(lines));
+        let _ = self.entries.send(Entry::Lines(lines, count));
+        Ok(())
     }
 
     fn warn(&self, line: Arguments<'_>) {
-        self.push(format!("server: {line}\n").into_bytes(), 1);
+        // When nobody reads this output either, there is nowhere else to say it.
+        let _ = self.push(format!("server: {line}\n").into_bytes(), 1);
+    }
+
+    /// Waits until everything is written, or cannot be written any more, which was said then.
+    /// Returns false if the deadline has passed before that.
+    fn flush(&self, deadline: Duration) -> bool {
+        let (done, written) = mpsc::channel();
+        let _ = self.entries.send(Entry::Flush(done));
+        written.recv_timeout(deadline) != Err(RecvTimeoutError::Timeout)
     }
 }
 
@@ -234,16 +256,17 @@ impl Output {
     /// The thread: one write for all that has gathered since the last.
     fn run(mut self) {
         while let Ok(first) = self.entries.recv() {
-            if matches!(first, Entry::Lines(_)) {
+            if matches!(first, Entry::Lines(..)) {
                 // A thread that woke for each line would cost the relay a core.
                 thread::sleep(self.pause);
             }
-            let (mut text, mut flushed) = (Vec::new(), Vec::new());
+            let (mut text, mut count, mut flushed) = (Vec::new(), 0, Vec::new());
             let mut next = Some(first);
             while let Some(entry) = next {
                 match entry {
-                    Entry::Lines(lines) => {
+                    Entry::Lines(lines, more) => {
                         self.waiting.bytes.fetch_sub(size(&lines), Relaxed);
+                        count += more;
                         text.extend(lines);
                     }
                     Entry::Flush(done) => flushed.push(done),
@@ -263,6 +286,7 @@ impl Output {
                     _ => self.warn(format_args!("the log ends here: {}", describe(&error))),
                 };
             }
+            self.waiting.lines.fetch_sub(count, Relaxed);
         }
     }
 

@@ -48,7 +48,9 @@ fn a_log_that_nobody_reads_costs_the_chat_nothing_and_counts_what_it_lost() {
     flood.join().unwrap();
     assert_eq!(ann.exit(), 0);
 
-    // Somebody reads it after all: it says what is missing, and goes on.
+    // It is said at once, and how many they were when somebody reads it after all.
+    let slow = "server: standard output is read too slowly: log lines are dropped from now on";
+    assert_eq!(server.program.err_line(), slow);
     server.program.out = Lines::of(log);
     let dropped = server.program.err_line();
     let dropped = dropped
@@ -88,6 +90,15 @@ fn a_server_whose_log_nobody_reads_still_ends() {
     // Both have heard more than they have read, and would not answer the goodbye.
     drop((ann, bob));
     server.stop();
+    let said = server.program.err_rest();
+    let [said] = &said[..] else {
+        panic!("{said:?}")
+    };
+    let lines = said
+        .strip_prefix("server: ")
+        .and_then(|said| said.strip_suffix(" log lines dropped at the end"));
+    // Of the lines before it some fitted into the pipe.
+    assert!(lines.unwrap().parse::<u32>().unwrap() > 90, "{said}");
 }
 
 #[test]

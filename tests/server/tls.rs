@@ -206,6 +206,7 @@ fn slow_and_stuck_readers_are_the_same_through_tls() {
     assert_eq!(heard + lost, LINES);
     let bound = Limits {
         connections: SPEAKERS + 3,
+        tls: Limits::TLS,
         ..Limits::DEFAULT
     };
     let most = resident(server.program.id(), "VmHWM");
