@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Uri;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_websockets::ClientBuilder;
 
@@ -225,7 +226,7 @@ async fn open(
     let found = lookup_host((address.host(), address.port()));
     let unknown = |_| "the name is not known (is it spelled right?)";
     let found: Vec<_> = found.await.map_err(unknown)?.collect();
-    let stream = TcpStream::connect(&*found)
+    let stream = tcp(&found, limits)
         .await
         .map_err(|error| match error.kind() {
             io::ErrorKind::ConnectionRefused => {
@@ -242,6 +243,24 @@ async fn open(
         None => return Err(ConnectError::last("there is no TLS for it")),
     };
     handshake(stream, &address.uri, limits).await
+}
+
+/// Connects with the first of the addresses that lets itself be connected with.
+async fn tcp(addresses: &[SocketAddr], limits: &Limits) -> io::Result<TcpStream> {
+    let mut failed = io::ErrorKind::AddrNotAvailable.into();
+    for &address in addresses {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        // Before connecting, since the handshake of TCP tells the other end. Failing does no harm.
+        let _ = socket.set_recv_buffer_size(limits.receive);
+        match socket.connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
 }
 
 /// The opening handshake, over any stream.

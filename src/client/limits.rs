@@ -13,6 +13,10 @@ pub struct Limits {
     pub head: usize,
     /// A name lookup, a TCP connection and a handshake.
     pub connect: Duration,
+    /// Bytes that the system receives for us before we take them. Left alone, Linux makes that
+    /// megabytes for a client that was fast for a while. If its output is then read slowly, a server
+    /// sees nothing being taken until much of that is empty again, and would not wait so long.
+    pub receive: u32,
     /// The body of an HTTP answer that is no WebSocket: a sentence that says why.
     pub sentence: Duration,
     /// A goodbye: Close, its answer, the end of the TCP stream.
@@ -48,6 +52,7 @@ impl Limits {
         message: MESSAGE,
         head: HEAD,
         connect: Duration::from_secs(10),
+        receive: 64 * 1024,
         sentence: Duration::from_secs(1),
         close: CLOSE,
         quiet: QUIET,
