@@ -103,6 +103,8 @@ pub struct Limits {
     pub log_pause: Duration,
     /// How long the log waits after an error, for instance of a full disk, before it tries again.
     pub log_retry: Duration,
+    /// How often it is said that lines of output were dropped.
+    pub log_seldom: Duration,
     /// How long the end of the program waits for a standard output that nobody reads.
     pub log_end: Duration,
     /// Lines a second on standard error about refused strangers.
@@ -168,6 +170,7 @@ impl Limits {
         log: 4 * 1024 * 1024,
         log_pause: Duration::from_millis(5),
         log_retry: Duration::from_secs(1),
+        log_seldom: Duration::from_secs(10),
         log_end: Duration::from_millis(400),
         warnings: 5,
         look: Duration::from_secs(10),

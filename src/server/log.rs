@@ -202,6 +202,8 @@ impl Queue {
             trouble,
             pause: limits.log_pause,
             retry: limits.log_retry,
+            told: None,
+            seldom: limits.log_seldom,
         };
         thread::spawn(move || output.run());
         queue
@@ -250,6 +252,9 @@ struct Output {
     pause: Duration,
     /// How long to wait after an error before the next attempt.
     retry: Duration,
+    /// When it was last said how many lines were dropped, and how long not to say it again.
+    told: Option<Instant>,
+    seldom: Duration,
 }
 
 impl Output {
@@ -274,10 +279,7 @@ impl Output {
                 let room = text.len() < self.most;
                 next = room.then(|| self.entries.try_recv().ok()).flatten();
             }
-            match self.waiting.dropped.swap(0, Relaxed) {
-                0 => {}
-                dropped => self.warn(format_args!("{dropped} log lines dropped")),
-            }
+            self.tell_dropped();
             if let Err(error) = self.write(&text) {
                 return match error.kind() {
                     ErrorKind::BrokenPipe => {
@@ -288,6 +290,18 @@ impl Output {
             }
             self.waiting.lines.fetch_sub(count, Relaxed);
         }
+    }
+
+    /// Says how many lines were dropped, now and then: a reader that is a little too slow would else
+    /// make it a flood of its own.
+    fn tell_dropped(&mut self) {
+        let recently = self.told.is_some_and(|told| told.elapsed() < self.seldom);
+        if recently || self.waiting.dropped.load(Relaxed) == 0 {
+            return;
+        }
+        self.told = Some(Instant::now());
+        let dropped = self.waiting.dropped.swap(0, Relaxed);
+        self.warn(format_args!("{dropped} log lines dropped"));
     }
 
     /// Writes all of the text. After an error it tries again and again, since a full disk often is
