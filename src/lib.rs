@@ -33,6 +33,7 @@
 //!
 //! - [`server::rooms`], [`server::name`]: the path is the room, and who may have which name in it
 //! - [`server::presence`]: those in a room are told who comes and who goes
+//! - [`server::rate`]: how many lines a second each client may say
 //!
 //! The client:
 //!

@@ -43,6 +43,11 @@ pub struct Server {
     #[arg(long, env = "CHAT_MAX_ROOMS", value_name = "N", default_value_t = LIMITS.rooms, value_parser = rooms)]
     pub max_rooms: usize,
 
+    /// Lines a second that each client may say, and ten times as many at once; who says more is read
+    /// more slowly, and nothing is lost
+    #[arg(long, env = "CHAT_RATE", value_name = "LINES", value_parser = rate)]
+    pub rate: Option<u32>,
+
     /// Tell those in a room who is here, who joins and who leaves
     #[arg(long, env = "CHAT_PRESENCE", value_parser = switch)]
     pub presence: bool,
@@ -73,6 +78,7 @@ impl Server {
             message: self.max_message,
             connections: self.max_connections,
             rooms: self.max_rooms,
+            lines: self.rate,
             ..LIMITS
         }
     }
@@ -84,6 +90,11 @@ fn connections(text: &str) -> Result<usize, String> {
 
 fn rooms(text: &str) -> Result<usize, String> {
     number(text, 1, 1_000_000)
+}
+
+fn rate(text: &str) -> Result<u32, String> {
+    let lines = number(text, 1, 1_000_000)?;
+    Ok(u32::try_from(lines).unwrap_or(u32::MAX))
 }
 
 fn threads(text: &str) -> Result<usize, String> {

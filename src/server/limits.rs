@@ -101,6 +101,13 @@ pub struct Limits {
     pub log_end: Duration,
     /// Lines a second on standard error about refused strangers.
     pub warnings: u32,
+    /// Lines a second that a client may say; `None` when there is no limit.
+    pub lines: Option<u32>,
+    /// A client that was quiet may say as many lines at once as it may say in this time.
+    pub burst: Duration,
+    /// With a limit on lines, the bytes that the system keeps of a client that says more. Without one
+    /// it decides itself, and keeps megabytes.
+    pub unheard: usize,
     /// The accept loop's rest when the system is out of descriptors.
     pub rest: Duration,
 }
@@ -157,6 +164,9 @@ impl Limits {
         log_retry: Duration::from_secs(1),
         log_end: Duration::from_millis(400),
         warnings: 5,
+        lines: None,
+        burst: Duration::from_secs(10),
+        unheard: 64 * 1024,
         rest: Duration::from_millis(100),
     };
 }

@@ -92,9 +92,14 @@ impl Listener {
 /// that a slow reader's progress is visible. By default Linux reports a socket as writable only when
 /// a third of its buffer of megabytes is free, and one that reads 100 KB/s looks stuck for half a
 /// minute.
+///
+/// With a limit on lines, a bound also on what the system holds of a client that says more.
 fn tune(tcp: &TcpListener, limits: &Limits) {
     let socket = socket2::SockRef::from(tcp);
     let _ = socket.listen(limits.accept_queue);
+    if limits.lines.is_some() {
+        let _ = socket.set_recv_buffer_size(limits.unheard);
+    }
     #[cfg(target_os = "linux")]
     let _ = socket.set_tcp_notsent_lowat(limits.unsent);
 }

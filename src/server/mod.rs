@@ -5,6 +5,7 @@
 //! - [`room`]: what all connections share; [`batch`] and [`frame`]: what travels through it
 //! - [`identity`], [`log`]: how a client is called, and what the operator reads
 //! - [`rooms`], [`name`], [`presence`]: names, rooms, and who is here, which may be passed by
+//! - [`rate`]: how much each may say, which may be passed by too
 //! - [`flags`], [`limits`]
 
 pub mod batch;
@@ -18,6 +19,7 @@ pub mod listener;
 pub mod log;
 pub mod name;
 pub mod presence;
+pub mod rate;
 pub mod room;
 pub mod rooms;
 pub mod writer;

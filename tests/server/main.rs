@@ -10,6 +10,7 @@
 //! - [`promises`]: the promises where they are hardest to keep
 //! - [`crowd`]: more strangers than there is room for
 //! - [`rooms`]: rooms and names, and how little they have to do with each other
+//! - [`rate`]: how many lines a second somebody may say, by a clock that is moved
 //! - [`presence`]: who is told that somebody came or left, by a clock that is moved
 //! - [`output`]: standard output and standard error that are closed, or that nobody reads
 //! - [`shutdown`]: a server that is asked to stop
@@ -27,6 +28,7 @@ mod output;
 mod presence;
 mod promises;
 mod properties;
+mod rate;
 mod readers;
 mod room;
 mod rooms;
