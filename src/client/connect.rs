@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Uri;
+use http::header::AUTHORIZATION;
+use http::{HeaderValue, Uri};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
@@ -17,14 +19,17 @@ use crate::client::limits::Limits;
 use crate::os;
 use crate::protocol::head::{self, Fields, Head, HeadError};
 use crate::protocol::line;
+use crate::protocol::token::Token;
 
-/// A `ws://` URL, checked: where the server is, which room to enter, and under which name.
+/// A `ws://` URL, checked: where the server is, which room to enter, under which name and with which
+/// token. The token is never shown.
 #[derive(Clone, Debug)]
 pub struct Address {
     /// As it is shown, without the name if nothing else stands behind the `?`.
     text: String,
     uri: Uri,
     name: Option<String>,
+    token: Option<Token>,
 }
 
 impl Address {
@@ -41,10 +46,32 @@ impl Address {
         // `Uri` writes the path `/` also where the URL has none.
         let uri = format!("{}{separator}{query}", self.uri).parse();
         Self {
-            uri: uri.unwrap_or(self.uri),
+            uri: uri.unwrap_or_else(|_| self.uri.clone()),
             name: Some(name.to_owned()),
-            text: self.text,
+            ..self
         }
+    }
+
+    /// The same address with this token, or without one.
+    #[must_use]
+    pub fn with_token(self, token: Option<Token>) -> Self {
+        Self { token, ..self }
+    }
+
+    /// Whether a token goes to another machine in clear text.
+    #[must_use]
+    pub fn exposes_token(&self) -> bool {
+        let clear = self.uri.scheme_str() == Some("ws");
+        let host = self.host();
+        let address = host.parse::<IpAddr>();
+        let is_here = address.map_or(host == "localhost", |ip| ip.to_canonical().is_loopback());
+        self.token.is_some() && clear && !is_here
+    }
+
+    /// A URL writes an IPv6 address in brackets; everybody else wants it without.
+    fn host(&self) -> &str {
+        let host = self.uri.host().unwrap_or_default();
+        host.trim_matches(['[', ']'])
     }
 }
 
@@ -87,6 +114,7 @@ impl FromStr for Address {
             text: shown.map_or(&*text, |(shown, _)| shown).to_owned(),
             uri,
             name,
+            token: None,
         })
     }
 }
@@ -175,15 +203,14 @@ pub async fn connect(
     limits: &Limits,
 ) -> Result<Opened<TcpStream>, ConnectError> {
     let late = |_| format!("no answer within {:?}", limits.connect);
-    timeout(limits.connect, open(&address.uri, limits))
+    timeout(limits.connect, open(address, limits))
         .await
         .map_err(late)?
 }
 
-async fn open(uri: &Uri, limits: &Limits) -> Result<Opened<TcpStream>, ConnectError> {
-    // A URL writes an IPv6 address in brackets; the resolver wants it without.
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let found = lookup_host((host, uri.port_u16().unwrap_or(80)));
+async fn open(address: &Address, limits: &Limits) -> Result<Opened<TcpStream>, ConnectError> {
+    let port = address.uri.port_u16().unwrap_or(80);
+    let found = lookup_host((address.host(), port));
     let unknown = |_| "the name is not known (is it spelled right?)";
     let found: Vec<_> = found.await.map_err(unknown)?.collect();
     let stream = TcpStream::connect(&*found)
@@ -196,19 +223,31 @@ async fn open(uri: &Uri, limits: &Limits) -> Result<Opened<TcpStream>, ConnectEr
         })?;
     // A typed line is small and should leave at once. Failing is no reason to stay away.
     let _ = stream.set_nodelay(true);
-    handshake(stream, uri, limits).await
+    handshake(stream, address, limits).await
 }
 
 /// The opening handshake, over any stream.
 ///
 /// The library reads a head of any length and panics on some answers, so it gets the answer
 /// through memory, after a look at it.
-async fn handshake<S>(mut stream: S, uri: &Uri, limits: &Limits) -> Result<Opened<S>, ConnectError>
+async fn handshake<S>(
+    mut stream: S,
+    address: &Address,
+    limits: &Limits,
+) -> Result<Opened<S>, ConnectError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (library, mut ours) = tokio::io::duplex(2 * limits.head);
-    let builder = ClientBuilder::from_uri(uri.clone());
+    let mut builder = ClientBuilder::from_uri(address.uri.clone());
+    if let Some(token) = &address.token {
+        let bearer = HeaderValue::try_from(format!("Bearer {}", token.secret()));
+        let mut bearer = bearer.map_err(|_| WRONG)?;
+        bearer.set_sensitive(true);
+        builder = builder
+            .add_header(AUTHORIZATION, bearer)
+            .map_err(|_| WRONG)?;
+    }
     let agreed = async { builder.connect_on(library).await.map_err(|_| WRONG.into()) };
     let carried = async {
         let request = head::read(&mut ours, limits.head, |_| true).await?;
@@ -249,6 +288,12 @@ async fn look(
         } else {
             format!("refused: {said} (HTTP {status})")
         };
+        let advice = if status == 401 {
+            ", see client --token-file"
+        } else {
+            ""
+        };
+        let why = why + advice;
         return Err(ConnectError {
             why: why.into(),
             is_final: is_final(status),

@@ -1,5 +1,6 @@
 //! The client's flags: one definition for `--help`, environment and manual.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
@@ -7,6 +8,7 @@ use clap::Parser;
 use crate::client::connect::Address;
 use crate::client::limits::Limits;
 use crate::flags::{message, switch};
+use crate::protocol::token::{self, Token};
 
 const CLIENT: &str = "\
 In a terminal: Enter sends; the keys edit as in a shell; Up and Down bring back earlier lines;
@@ -31,6 +33,7 @@ Examples:
   client 192.168.1.5                         joins a chat on another machine, on port 8080
   client ws://192.168.1.5:9000               on another port
   client 192.168.1.5/rust --name ana         in the room rust, under a name
+  client 192.168.1.5 --token-file token      where a token is needed (see server --token-file)
   echo hello | client --wait 2               says one line, and listens 2 seconds for answers
   client --wait 60 < /dev/null               only listens, for a minute
   client --json < /dev/null --wait 60 | jq -r .text
@@ -52,6 +55,11 @@ pub struct Client {
     /// The name that others see instead of the address; one in the URL, as in ?name=ana, comes first
     #[arg(long, env = "CHAT_NAME", value_name = "NAME")]
     pub name: Option<String>,
+
+    /// Show the server the first token of this file, which nobody but you may be able to read; without
+    /// it, that of the variable `CHAT_TOKEN`, if there is one
+    #[arg(long, env = "CHAT_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
 
     /// Bytes of the longest line to send; the server has a flag of the same name
     #[arg(long, env = "CHAT_MAX_MESSAGE", value_name = "BYTES", default_value_t = LIMITS.message, value_parser = message)]
@@ -77,14 +85,31 @@ pub struct Client {
 const LIMITS: Limits = Limits::DEFAULT;
 
 impl Client {
-    /// Where to connect, and under which name.
-    #[must_use]
-    pub fn address(&self) -> Address {
-        let url = self.url.clone();
-        match &self.name {
+    /// Where to connect, under which name and with which token.
+    ///
+    /// # Errors
+    ///
+    /// One line that says why there is no token where there should be one.
+    pub fn address(&self) -> Result<Address, String> {
+        let url = self.url.clone().with_token(self.token()?);
+        Ok(match &self.name {
             Some(name) => url.with_name(name),
             None => url,
+        })
+    }
+
+    /// The token, which no flag can give: all who are on this machine can see the arguments.
+    fn token(&self) -> Result<Option<Token>, String> {
+        const VARIABLE: &str = "CHAT_TOKEN";
+        if let Some(file) = &self.token_file {
+            return token::first(file).map(Some);
         }
+        let Some(value) = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) else {
+            return Ok(None);
+        };
+        let token = value.to_str().and_then(Token::new);
+        let token = token.ok_or_else(|| format!("what {VARIABLE} holds is not a token"))?;
+        Ok(Some(token))
     }
 }
 

@@ -1,8 +1,9 @@
-//! What both ends of a connection know: what a line is, the HTTP head at the start, the goodbye at
-//! the end, how a dead link is noticed.
+//! What both ends of a connection know: what a line is, the HTTP head at the start, the token in it,
+//! the goodbye at the end, how a dead link is noticed.
 
 pub mod close;
 pub mod head;
 pub mod keepalive;
 pub mod limits;
 pub mod line;
+pub mod token;

@@ -60,7 +60,7 @@ pub enum Ended {
     Left(CloseCode),
     /// The connection ended without a goodbye.
     Lost,
-    /// The client sent what the protocol or this chat does not allow.
+    /// The client sent what the protocol or this chat does not allow, or may not be here any more.
     Fault(Fault),
     /// The client took nothing for so long.
     Stuck(Duration),

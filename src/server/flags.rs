@@ -1,5 +1,7 @@
 //! The server's flags: one definition for `--help`, environment and manual.
 
+use std::path::PathBuf;
+
 use clap::Parser;
 
 use crate::flags::{message, number, switch};
@@ -15,7 +17,16 @@ Examples:
   server                                     for this machine alone, on port 8080
   server --listen 0.0.0.0:8080               for everyone who can reach this machine
   server --listen 127.0.0.1:0                on a free port, which the first line names
-  server --allow-origin https://chat.example lets that page in";
+  server --allow-origin https://chat.example lets that page in
+  server --token-file tokens                 lets in who has a token of that file
+
+The file of --token-file has a line for each token: TOKEN, or TOKEN NAME; # begins a comment.
+A token that has a name is that name: whoever shows it has the name, and nobody else gets it.
+Only you may be able to read the file. This adds a good token, for ana:
+  umask 077; echo $(openssl rand -hex 32) ana >> tokens
+When the file changes it is read again, and whose token is gone is closed. A token is shown as
+`Authorization: Bearer TOKEN`, or by a web page as new WebSocket(url, ['chat', 'token.TOKEN']);
+that one may have no / and no = in it (see also --allow-origin).";
 
 /// Relays each line that a client sends to all the others over WebSocket.
 #[derive(Clone, Debug, Parser)]
@@ -43,10 +54,18 @@ pub struct Server {
     #[arg(long, env = "CHAT_MAX_ROOMS", value_name = "N", default_value_t = LIMITS.rooms, value_parser = rooms)]
     pub max_rooms: usize,
 
+    /// Let in only who shows a token of this file; see below
+    #[arg(long, env = "CHAT_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+
     /// Lines a second that each client may say, and ten times as many at once; who says more is read
     /// more slowly, and nothing is lost
     #[arg(long, env = "CHAT_RATE", value_name = "LINES", value_parser = rate)]
     pub rate: Option<u32>,
+
+    /// Connections at once from one address, or from one /64 of IPv6; this machine may have any number
+    #[arg(long, env = "CHAT_MAX_PER_ADDRESS", value_name = "N", value_parser = connections)]
+    pub max_per_address: Option<usize>,
 
     /// Tell those in a room who is here, who joins and who leaves
     #[arg(long, env = "CHAT_PRESENCE", value_parser = switch)]
@@ -79,6 +98,7 @@ impl Server {
             connections: self.max_connections,
             rooms: self.max_rooms,
             lines: self.rate,
+            per_address: self.max_per_address,
             ..LIMITS
         }
     }

@@ -11,7 +11,7 @@ use crate::protocol::limits::{CLOSE, HEAD, MESSAGE, QUIET, longest};
 /// The server's resident memory stays below
 ///
 /// ```text
-///   16 MiB                                     program and allocator
+///   16 MiB                                     program and allocator, the tokens
 /// + 4           * log                          two outputs: what waits and what is being written
 /// + rooms       * (backlog + full + 32 KiB)    what rooms keep for those who are behind
 /// + connections * (2 * message + gather + 3 * full + 16 KiB)
@@ -108,6 +108,17 @@ pub struct Limits {
     /// With a limit on lines, the bytes that the system keeps of a client that says more. Without one
     /// it decides itself, and keeps megabytes.
     pub unheard: usize,
+    /// Connections from one address, or from one /64 of IPv6; `None` when there is no limit. Those
+    /// of this machine itself are not counted.
+    pub per_address: Option<usize>,
+    /// Connections of such an address beyond `per_address` that are being told so (429). The next
+    /// ones are closed without a word.
+    pub answers: usize,
+    /// Tokens in the file with them. Each is compared with what a stranger shows, which takes a
+    /// tenth of a millisecond for all of these.
+    pub tokens: usize,
+    /// How often files that may change are looked at.
+    pub look: Duration,
     /// The accept loop's rest when the system is out of descriptors.
     pub rest: Duration,
 }
@@ -167,6 +178,10 @@ impl Limits {
         lines: None,
         burst: Duration::from_secs(10),
         unheard: 64 * 1024,
+        per_address: None,
+        answers: 4,
+        tokens: 1024,
+        look: Duration::from_secs(10),
         rest: Duration::from_millis(100),
     };
 }

@@ -5,11 +5,15 @@
 //! - [`room`]: what all connections share; [`batch`] and [`frame`]: what travels through it
 //! - [`identity`], [`log`]: how a client is called, and what the operator reads
 //! - [`rooms`], [`name`], [`presence`]: names, rooms, and who is here, which may be passed by
-//! - [`rate`]: how much each may say, which may be passed by too
+//! - [`access`], [`addresses`], [`rate`]: who may come in, how many from one address, and how much
+//!   each may say, which may be passed by too; [`files`]: what is read again when it changes
 //! - [`flags`], [`limits`]
 
+pub mod access;
+pub mod addresses;
 pub mod batch;
 pub mod connection;
+pub mod files;
 pub mod flags;
 pub mod frame;
 pub mod handshake;

@@ -45,7 +45,7 @@ pub async fn connect_until(
         let (reader, writer) = split(near);
         let rules = Rules {
             origins: &[],
-            full: false,
+            no_place: None,
         };
         let accepted = accept(
             reader,
