@@ -33,6 +33,10 @@
 //!
 //! - [`server::rooms`], [`server::name`]: the path is the room, and who may have which name in it
 //! - [`server::presence`]: those in a room are told who comes and who goes
+//! - [`server::access`], [`protocol::token`]: who may come in, by a token; [`server::files`] sees
+//!   when the file with the tokens changes
+//! - [`server::addresses`], [`server::rate`]: how many connections an address may have, and how many
+//!   lines a second each may say
 //!
 //! The client:
 //!
@@ -52,7 +56,7 @@
 //!
 //! - [`protocol::close`], [`protocol::keepalive`]: how either end leaves without losing what is on
 //!   its way, and how it notices a dead link
-//! - [`flags`], [`os`]: how both read their flags, and what the system says to them
+//! - [`flags`], [`os`]: how both read their flags, and what the system says to them and knows of files
 //!
 //! Imports run one way: the binaries, then their half, then `protocol`. The halves never import
 //! each other.

@@ -1,12 +1,18 @@
-//! What the system says to a program: signals that ask it to end, errors, and files that a flag names.
+//! What the system says to a program: signals that ask it to end, errors, and files that a flag
+//! names.
 
-use std::fs::File;
+use std::fs::{Metadata, OpenOptions};
 use std::future::poll_fn;
 use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::task::Poll;
 
+use rustix::fs::OFlags;
+use rustix::process::geteuid;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::protocol::limits::FILE;
 
 /// The signals that ask a program to end: Ctrl+C, `kill`, and a terminal that is gone.
 ///
@@ -44,6 +50,58 @@ impl Stop {
     }
 }
 
+/// The bytes of a file that a flag names, such as a certificate.
+///
+/// # Errors
+///
+/// One line that names the file and says why it cannot be read. A pipe is no file in this sense,
+/// since reading it could take for ever, nor is one of more than [`FILE`] bytes.
+pub fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    read(path, |_| true)
+}
+
+/// The same of a file whose content is a secret, such as a token. As `ssh` does it, a file of ours
+/// that anybody else may read is refused. One that belongs to somebody else may be shared with a
+/// group.
+///
+/// # Errors
+///
+/// As with [`read_file`], and when others can read it.
+pub fn read_secret(path: &Path) -> Result<Vec<u8>, String> {
+    read(path, |found| {
+        let is_ours = found.uid() == geteuid().as_raw();
+        let others = if is_ours { 0o077 } else { 0o007 };
+        found.mode() & others == 0
+    })
+}
+
+fn read(path: &Path, is_safe: impl FnOnce(&Metadata) -> bool) -> Result<Vec<u8>, String> {
+    let file = path.display();
+    let cannot = |why: &str| format!("cannot read {file}: {why}");
+    // Opening a named pipe would wait for somebody who writes to it.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let opened = opened.map_err(|error| cannot(&describe(&error)))?;
+    // Of what was opened, and not of what has the name by now.
+    let found = opened.metadata();
+    let found = found.map_err(|error| cannot(&describe(&error)))?;
+    if !found.is_file() {
+        return Err(cannot("it is not a regular file"));
+    }
+    if !is_safe(&found) {
+        return Err(format!(
+            "{file} holds a secret and others can read it: chmod 600 {file}"
+        ));
+    }
+    let mut bytes = Vec::new();
+    let read = opened.take(FILE as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|error| cannot(&describe(&error)))?;
+    if bytes.len() > FILE {
+        return Err(cannot(&format!("it is longer than {FILE} bytes")));
+    }
+    Ok(bytes)
+}
+
 /// An error of the system without its number: "connection refused".
 #[must_use]
 pub fn describe(error: &io::Error) -> String {
@@ -54,28 +112,4 @@ pub fn describe(error: &io::Error) -> String {
         .next()
         .map(|first| first.to_lowercase().chain(letters).collect())
         .unwrap_or_default()
-}
-
-/// The bytes of a file that a flag names: a certificate, a key, tokens.
-///
-/// # Errors
-///
-/// One line that names the file and says why it cannot be read. That also is so when it is no file
-/// in the narrow sense, since reading a pipe could take for ever, or one of more than 1 MiB.
-pub fn read_file(path: &Path) -> Result<Vec<u8>, String> {
-    const MOST: u64 = 1024 * 1024;
-    let cannot = |why: &str| format!("cannot read {}: {why}", path.display());
-    // A pipe is not even opened, since that waits for its other end.
-    let kind = path.metadata().map_err(|error| cannot(&describe(&error)))?;
-    if !kind.is_file() {
-        return Err(cannot("it is not a file"));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MOST + 1).read_to_end(&mut bytes))
-        .map_err(|error| cannot(&describe(&error)))?;
-    if bytes.len() as u64 > MOST {
-        return Err(cannot("it has more than 1 MiB"));
-    }
-    Ok(bytes)
 }

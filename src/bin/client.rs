@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use chat_pair::client::backoff::Backoff;
 use chat_pair::client::chat::{Chat, ChatEnd};
-use chat_pair::client::connect::connect;
+use chat_pair::client::connect::{Address, connect};
 use chat_pair::client::connection::{Connection, ConnectionEnd};
 use chat_pair::client::console::Console;
 use chat_pair::client::flags::Client as Flags;
@@ -21,22 +21,22 @@ fn main() -> ExitCode {
         Ok(flags) => flags,
         Err(exit) => return exit,
     };
-    match run(&flags) {
-        Ok(exit) => exit,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "client: cannot start: {}", describe(&error));
-            ExitCode::FAILURE
-        }
-    }
+    let ended = flags.address().and_then(|address| {
+        run(&flags, &address).map_err(|error| format!("cannot start: {}", describe(&error)))
+    });
+    ended.unwrap_or_else(|line| {
+        let _ = writeln!(io::stderr(), "client: {line}");
+        ExitCode::FAILURE
+    })
 }
 
 /// Chats to the end, and returns what the program ends with. An error means that the chat could not
 /// even begin.
-fn run(flags: &Flags) -> io::Result<ExitCode> {
+fn run(flags: &Flags, address: &Address) -> io::Result<ExitCode> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
         let mut chat = open(flags)?;
-        let end = talk(flags, &mut chat).await;
+        let end = talk(flags, address, &mut chat).await;
         Ok(chat.close(end).await)
     });
     // A name lookup that hangs is not waited for.
@@ -59,15 +59,19 @@ fn open(flags: &Flags) -> io::Result<Chat> {
 }
 
 /// Connects and talks, again and again if so asked, until somebody leaves.
-async fn talk(flags: &Flags, chat: &mut Chat) -> ChatEnd {
-    let (url, limits) = (flags.address(), chat.limits.clone());
+async fn talk(flags: &Flags, url: &Address, chat: &mut Chat) -> ChatEnd {
+    let limits = chat.limits.clone();
     let trust = match flags.trust() {
         Ok(trust) => trust,
         Err(why) => return ChatEnd::Failed(why),
     };
+    if url.exposes_token() {
+        chat.console
+            .note("the token goes there in clear text: whoever sees the network can read it");
+    }
     let mut backoff = Backoff::default();
     loop {
-        let connecting = connect(&url, trust.as_ref(), &limits);
+        let connecting = connect(url, trust.as_ref(), &limits);
         let Some(opened) = chat.meanwhile(connecting).await else {
             return ChatEnd::Left;
         };

@@ -1,20 +1,24 @@
 //! The server: a listener, the rooms, and one task for each connection.
 
+use std::fmt;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use chat_pair::flags;
 use chat_pair::os::{Stop, describe};
+use chat_pair::server::access::{self, Access};
+use chat_pair::server::addresses::{Addresses, Counted};
+use chat_pair::server::connection::Ended;
 use chat_pair::server::flags::Server as Flags;
-use chat_pair::server::handshake::{self, Refusal, Rules};
+use chat_pair::server::handshake::{self, Refusal, Request, Rules};
 use chat_pair::server::limits::Limits;
 use chat_pair::server::listener::{Listener, fit_to_descriptors};
 use chat_pair::server::log::Log;
 use chat_pair::server::rooms::Rooms;
 use chat_pair::server::tls::Certificate;
-use http::Uri;
 use tokio::io::{AsyncRead, AsyncWrite, split};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
@@ -58,29 +62,39 @@ struct Shared {
     log: Log,
     limits: Limits,
     origins: Vec<String>,
-    certificate: Option<Arc<Certificate>>,
+    access: Access,
+    certificate: Option<Certificate>,
 }
 
 async fn serve(flags: Flags) -> Result<(), String> {
     let mut limits = flags.limits();
-    let certificate = flags.certificate()?;
     let mut stop = Stop::listen().map_err(|error| cannot_start(&error))?;
     let mut listener = Listener::bind(&flags.listen, &limits).await?;
     let log = Log::open(&limits).map_err(|error| cannot_start(&error))?;
     log.report_panics();
-    log.print(format_args!("listening on port {}", listener.port()));
-    fit_to_descriptors(&mut limits, &log);
-    if let Some(certificate) = certificate.clone() {
-        tokio::spawn(certificate.renew(log.clone(), limits.clone()));
+    let operator = log.clone();
+    let tell = move |line: fmt::Arguments<'_>| operator.warn(line);
+    let access = Access::open(flags.token_file.as_deref(), &limits, tell.clone())?;
+    let certificate = match flags.tls() {
+        Some((chain, key)) => Some(Certificate::open(chain, key, &limits, tell)?),
+        None => None,
+    };
+    let address = listener.address();
+    log.print(format_args!("listening on port {}", address.port()));
+    if let Some(line) = access::exposure(address, certificate.is_some(), access.needs_token()) {
+        log.warn(format_args!("{line}"));
     }
+    fit_to_descriptors(&mut limits, &log);
 
     let shared = Arc::new(Shared {
         rooms: Rooms::new(&limits, flags.presence),
         log,
         limits,
         origins: flags.allow_origin,
+        access,
         certificate,
     });
+    let addresses = Addresses::new(&shared.limits);
     let mut connections = JoinSet::new();
     // Nothing is ever sent here. When `serving` is dropped, every `closing` learns of it.
     let (serving, closing) = watch::channel(());
@@ -90,8 +104,9 @@ async fn serve(flags: Flags) -> Result<(), String> {
         tokio::select! {
             (stream, address) = listener.accept(&shared.log, &shared.limits), if connections.len() < most => {
                 while connections.try_join_next().is_some() {} // whose places are free again
+                let Some(counted) = addresses.count(address.ip()) else { continue };
                 let full = connections.len() >= shared.limits.connections;
-                connections.spawn(connection(shared.clone(), stream, address, full, closing.clone()));
+                connections.spawn(connection(shared.clone(), stream, address, full, counted, closing.clone()));
             }
             Some(_) = connections.join_next() => {}
             () = stop.asked() => break,
@@ -127,17 +142,20 @@ async fn drain(connections: &mut JoinSet<()>, shared: &Shared) {
 async fn connection(
     shared: Arc<Shared>,
     stream: TcpStream,
-    address: String,
+    address: SocketAddr,
     full: bool,
+    counted: Counted,
     mut closing: watch::Receiver<()>,
 ) {
     // A line is small and should leave at once. Failing is no reason to turn anyone away.
     let _ = stream.set_nodelay(true);
+    let crowded = counted.too_many.then_some(handshake::CROWDED);
     let rules = Rules {
         origins: &shared.origins,
-        full,
+        no_place: full.then_some(handshake::FULL).or(crowded),
         until: Instant::now() + shared.limits.handshake,
     };
+    let address = address.to_string();
     let Some(certificate) = &shared.certificate else {
         let (reader, writer) = stream.into_split();
         return chat(&shared, reader, writer, &address, rules, closing).await;
@@ -173,12 +191,16 @@ async fn chat<R, W>(
     let Shared {
         rooms, log, limits, ..
     } = shared;
-    let enter = |target: &Uri| rooms.enter(target, address);
+    let enter = |request: &Request| {
+        let mut pass = shared.access.admit(request.token.clone())?;
+        let member = rooms.enter(&request.target, address, &mut pass)?;
+        Ok((member, pass))
+    };
     let accepted = tokio::select! {
         accepted = Box::pin(handshake::accept(reader, writer, rules, enter, limits)) => accepted,
         _ = closing.changed() => return,
     };
-    let (mut connection, mut member) = match accepted {
+    let (mut connection, (mut member, mut pass)) = match accepted {
         Ok(accepted) => accepted,
         Err(refusal) => return warn_of(&refusal, address, log),
     };
@@ -186,9 +208,12 @@ async fn chat<R, W>(
     let announced = log.announce(identity);
     connection.writer.push(member.greeting);
     let heard = &mut member.subscription;
-    let ended = connection
-        .relay(identity, member.speaker, heard, log, limits, stopping)
-        .await;
+    let relay = connection.relay(identity, member.speaker, heard, log, limits, stopping);
+    let ended = tokio::select! {
+        ended = relay => ended,
+        // Lines that were read and are not said yet were not confirmed either.
+        fault = pass.revoked() => Ended::Fault(fault),
+    };
     drop((announced, member.subscription, member.place));
     if ended.concerns_operator() {
         log.warn_of_stranger(format_args!("{} {ended}", identity.label));

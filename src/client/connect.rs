@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Uri;
+use http::header::AUTHORIZATION;
+use http::{HeaderValue, Uri};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
@@ -19,14 +20,17 @@ use crate::client::tls::Trust;
 use crate::os;
 use crate::protocol::head::{self, Fields, Head, HeadError};
 use crate::protocol::line;
+use crate::protocol::token::Token;
 
-/// A `ws://` or `wss://` URL, checked: where the server is, which room to enter, and under which name.
+/// A `ws://` or `wss://` URL, checked: where the server is, which room to enter, under which name and
+/// with which token. The token is never shown.
 #[derive(Clone, Debug)]
 pub struct Address {
     /// As it is shown, without the name if nothing else stands behind the `?`.
     text: String,
     uri: Uri,
     name: Option<String>,
+    token: Option<Token>,
 }
 
 impl Address {
@@ -60,10 +64,25 @@ impl Address {
         // `Uri` writes the path `/` also where the URL has none.
         let uri = format!("{}{separator}{query}", self.uri).parse();
         Self {
-            uri: uri.unwrap_or(self.uri),
+            uri: uri.unwrap_or_else(|_| self.uri.clone()),
             name: Some(name.to_owned()),
-            text: self.text,
+            ..self
         }
+    }
+
+    /// The same address with this token, or without one.
+    #[must_use]
+    pub fn with_token(self, token: Option<Token>) -> Self {
+        Self { token, ..self }
+    }
+
+    /// Whether a token goes to another machine in clear text.
+    #[must_use]
+    pub fn exposes_token(&self) -> bool {
+        let host = self.host();
+        let address = host.parse::<IpAddr>();
+        let is_here = address.map_or(host == "localhost", |ip| ip.to_canonical().is_loopback());
+        self.token.is_some() && !self.is_secure() && !is_here
     }
 }
 
@@ -104,6 +123,7 @@ impl FromStr for Address {
             text: shown.map_or(&*text, |(shown, _)| shown).to_owned(),
             uri,
             name,
+            token: None,
         })
     }
 }
@@ -242,7 +262,7 @@ async fn open(
         // The WebSocket library would go on in clear text, silently.
         None => return Err(ConnectError::last("there is no TLS for it")),
     };
-    handshake(stream, &address.uri, limits).await
+    handshake(stream, address, limits).await
 }
 
 /// Connects with the first of the addresses that lets itself be connected with.
@@ -267,12 +287,24 @@ async fn tcp(addresses: &[SocketAddr], limits: &Limits) -> io::Result<TcpStream>
 ///
 /// The library reads a head of any length and panics on some answers, so it gets the answer
 /// through memory, after a look at it.
-async fn handshake<S>(mut stream: S, uri: &Uri, limits: &Limits) -> Result<Opened<S>, ConnectError>
+async fn handshake<S>(
+    mut stream: S,
+    address: &Address,
+    limits: &Limits,
+) -> Result<Opened<S>, ConnectError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (library, mut ours) = tokio::io::duplex(2 * limits.head);
-    let builder = ClientBuilder::from_uri(uri.clone());
+    let mut builder = ClientBuilder::from_uri(address.uri.clone());
+    if let Some(token) = &address.token {
+        let bearer = HeaderValue::try_from(format!("Bearer {}", token.secret()));
+        let mut bearer = bearer.map_err(|_| WRONG)?;
+        bearer.set_sensitive(true);
+        builder = builder
+            .add_header(AUTHORIZATION, bearer)
+            .map_err(|_| WRONG)?;
+    }
     let agreed = async { builder.connect_on(library).await.map_err(|_| WRONG.into()) };
     let carried = async {
         let request = head::read(&mut ours, limits.head, |_| true).await?;
@@ -313,6 +345,12 @@ async fn look(
         } else {
             format!("refused: {said} (HTTP {status})")
         };
+        let advice = if status == 401 {
+            ", see client --token-file"
+        } else {
+            ""
+        };
+        let why = why + advice;
         return Err(ConnectError {
             why: why.into(),
             is_final: is_final(status),

@@ -278,11 +278,19 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
             return Some(self.end(None));
         }
         self.send(Message::close(Some(CloseCode::NORMAL_CLOSURE), ""));
-        // Other clients that read slowly can hold the server up before it reads our last line, so
-        // it gets more time than when somebody wants to leave.
-        let until = Instant::now() + 2 * self.chat.limits.quiet;
-        self.goodbye = Some(Goodbye::InputEnded(until));
+        self.goodbye = Some(Goodbye::InputEnded(Instant::now()));
+        self.wait_for_answer();
         None
+    }
+
+    /// At the end of the input, gives the server time to answer our Close. Other clients that read
+    /// slowly can hold it up before it reads our last line, and so can its limit on lines a second.
+    /// So it gets more time than when somebody wants to leave, and again with each ping and pong,
+    /// which say that it still has to do with us.
+    fn wait_for_answer(&mut self) {
+        if let Some(Goodbye::InputEnded(until)) = &mut self.goodbye {
+            *until = Instant::now() + 2 * self.chat.limits.quiet;
+        }
     }
 
     /// The server was silent for a while: sends a ping, or gives up when that was not answered.
@@ -355,6 +363,9 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
         }
         if message.is_pong() {
             self.chat.outbox.confirm(message.as_payload());
+        }
+        if message.is_ping() || message.is_pong() {
+            self.wait_for_answer();
         }
         if message.is_text() {
             let Ok(text) = line::text(message) else {

@@ -9,6 +9,7 @@ use crate::client::connect::Address;
 use crate::client::limits::Limits;
 use crate::client::tls::Trust;
 use crate::flags::{message, switch};
+use crate::protocol::token::{self, Token};
 
 const CLIENT: &str = "\
 In a terminal: Enter sends; the keys edit as in a shell; Up and Down bring back earlier lines;
@@ -34,6 +35,7 @@ Examples:
   client ws://192.168.1.5:9000               on another port
   client 192.168.1.5/rust --name ana         in the room rust, under a name
   client wss://chat.example                  through TLS, on port 443
+  client 192.168.1.5 --token-file token      where a token is needed (see server --token-file)
   echo hello | client --wait 2               says one line, and listens 2 seconds for answers
   client --wait 60 < /dev/null               only listens, for a minute
   client --json < /dev/null --wait 60 | jq -r .text
@@ -60,6 +62,11 @@ pub struct Client {
     #[arg(long, env = "CHAT_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
 
+    /// Show the server the first token of this file, which nobody but you may be able to read; without
+    /// it, that of the variable `CHAT_TOKEN`, if there is one
+    #[arg(long, env = "CHAT_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+
     /// Bytes of the longest line to send; the server has a flag of the same name
     #[arg(long, env = "CHAT_MAX_MESSAGE", value_name = "BYTES", default_value_t = LIMITS.message, value_parser = message)]
     pub max_message: usize,
@@ -84,14 +91,31 @@ pub struct Client {
 const LIMITS: Limits = Limits::DEFAULT;
 
 impl Client {
-    /// Where to connect, and under which name.
-    #[must_use]
-    pub fn address(&self) -> Address {
-        let url = self.url.clone();
-        match &self.name {
+    /// Where to connect, under which name and with which token.
+    ///
+    /// # Errors
+    ///
+    /// One line that says why there is no token where there should be one.
+    pub fn address(&self) -> Result<Address, String> {
+        let url = self.url.clone().with_token(self.token()?);
+        Ok(match &self.name {
             Some(name) => url.with_name(name),
             None => url,
+        })
+    }
+
+    /// The token, which no flag can give: all who are on this machine can see the arguments.
+    fn token(&self) -> Result<Option<Token>, String> {
+        const VARIABLE: &str = "CHAT_TOKEN";
+        if let Some(file) = &self.token_file {
+            return token::first(file).map(Some);
         }
+        let Some(value) = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) else {
+            return Ok(None);
+        };
+        let token = value.to_str().and_then(Token::new);
+        let token = token.ok_or_else(|| format!("what {VARIABLE} holds is not a token"))?;
+        Ok(Some(token))
     }
 
     /// Whom to trust, if the address is a `wss://` one or it is said who that is.

@@ -22,6 +22,10 @@ impl Trust {
     }
 
     /// Never called, since nobody is trusted.
+    ///
+    /// # Errors
+    ///
+    /// There are none.
     #[allow(clippy::unused_async)] // as the other one is
     pub async fn connect(&self, _: TcpStream, _: &str) -> Result<TcpStream, ConnectError> {
         match *self {}

@@ -80,7 +80,8 @@ where
 pub struct Fields<'h, 'b>(pub &'h [httparse::Header<'b>]);
 
 impl<'b> Fields<'_, 'b> {
-    fn all(&self, name: &str) -> impl Iterator<Item = &'b str> {
+    /// The values of a field, which may be there several times.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &'b str> {
         let named = self
             .0
             .iter()
@@ -102,10 +103,17 @@ impl<'b> Fields<'_, 'b> {
         all.next().filter(|_| all.next().is_none())
     }
 
-    /// Whether a field, which may be there several times, lists the word (RFC 9110 5.6.1).
+    /// The words that a field lists, which may be there several times (RFC 9110 5.6.1).
+    pub fn words(&self, name: &str) -> impl Iterator<Item = &'b str> {
+        self.all(name)
+            .flat_map(|value| value.split(','))
+            .map(str::trim)
+    }
+
+    /// Whether a field lists the word, in capitals or not.
     #[must_use]
     pub fn lists(&self, name: &str, word: &str) -> bool {
-        let mut words = self.all(name).flat_map(|value| value.split(','));
-        words.any(|listed| listed.trim().eq_ignore_ascii_case(word))
+        self.words(name)
+            .any(|listed| listed.eq_ignore_ascii_case(word))
     }
 }

@@ -39,6 +39,12 @@ impl Keepalive {
         (self.since, self.asked) = (Instant::now(), false);
     }
 
+    /// It is not the peer's fault that it is not heard: nobody reads what it sends. It is still asked
+    /// whenever the alarm comes, so that it hears that this end lives, but its silence is no answer.
+    pub fn excuse(&mut self) {
+        self.asked = false;
+    }
+
     /// When to look at the alarm. Setting a timer for each message would cost more than the
     /// message; so the timer is set once, and set again when it turns out early.
     #[must_use]

@@ -21,6 +21,12 @@ pub const QUIET: Duration = Duration::from_secs(20);
 /// Characters of the longest name.
 pub const NAME: usize = 32;
 
+/// Bytes of the longest token: 32 random bytes are 64 digits, and other people's tokens are longer.
+pub const TOKEN: usize = 256;
+
+/// Bytes of a file that a flag names: a thousand of the longest tokens, several times over.
+pub const FILE: usize = 1024 * 1024;
+
 /// Bytes of the longest line as it is relayed, when a message has at most `message` bytes: each
 /// replaced control character grows from one byte to three, and a name is put in front, whose
 /// characters have up to four bytes.

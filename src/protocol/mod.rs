@@ -1,5 +1,5 @@
-//! What both ends of a connection know: what a line is, the HTTP head at the start, the goodbye at
-//! the end, how a dead link is noticed.
+//! What both ends of a connection know: what a line is, the HTTP head at the start, the token in it,
+//! the goodbye at the end, how a dead link is noticed.
 
 pub mod close;
 pub mod head;
@@ -8,3 +8,4 @@ pub mod limits;
 pub mod line;
 #[cfg(feature = "tls")]
 pub mod tls;
+pub mod token;

@@ -12,14 +12,14 @@
 use std::fmt;
 use std::future::pending;
 use std::io::Cursor;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, Chain, Join};
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_websockets::{CloseCode, Error, Message, WebSocketStream};
 
 use crate::protocol::close::{self, Fault};
@@ -30,6 +30,7 @@ use crate::server::frame;
 use crate::server::identity::Identity;
 use crate::server::limits::Limits;
 use crate::server::log::Log;
+use crate::server::rate::Rate;
 use crate::server::room::{Closed, Speaker, Subscription};
 use crate::server::writer::{Pongs, Writer, Written};
 
@@ -59,7 +60,7 @@ pub enum Ended {
     Left(CloseCode),
     /// The connection ended without a goodbye.
     Lost,
-    /// The client sent what the protocol or this chat does not allow.
+    /// The client sent what the protocol or this chat does not allow, or may not be here any more.
     Fault(Fault),
     /// The client took nothing for so long.
     Stuck(Duration),
@@ -128,6 +129,7 @@ where
     ) -> Ended {
         let keepalive = Mutex::new(Keepalive::new(limits.quiet));
         let pongs = Pongs::default();
+        let stopping = pin!(stopping);
         let reader = Reader {
             codec: &mut self.codec,
             identity,
@@ -136,6 +138,9 @@ where
             limits,
             keepalive: &keepalive,
             pongs: &pongs,
+            rate: Rate::new(limits),
+            stopping,
+            stopped: false,
         };
         let ended = tokio::select! {
             // In this order each time; neither loop can starve the other, since both give way to
@@ -144,7 +149,7 @@ where
             // The room speaks.
             ended = write(&mut self.writer, subscription, &keepalive, &pongs) => ended,
             // The client speaks.
-            ended = reader.read(stopping) => ended,
+            ended = reader.read() => ended,
         };
         // Pongs that the loop that writes did not come to take.
         self.writer.push(pongs.take().now_or_never());
@@ -230,7 +235,7 @@ fn lock(keepalive: &Mutex<Keepalive>) -> MutexGuard<'_, Keepalive> {
 }
 
 /// The loop that reads: what the client sends is said in the room.
-struct Reader<'a, R> {
+struct Reader<'a, R, S> {
     codec: &'a mut Codec<R>,
     identity: &'a Identity,
     speaker: Speaker,
@@ -238,22 +243,32 @@ struct Reader<'a, R> {
     limits: &'a Limits,
     keepalive: &'a Mutex<Keepalive>,
     pongs: &'a Pongs,
+    /// How many lines the client may say; `None` when there is no limit.
+    rate: Option<Rate>,
+    stopping: Pin<&'a mut S>,
+    /// `stopping` has come.
+    stopped: bool,
 }
 
-impl<'a, R> Reader<'a, R>
+impl<'a, R, S> Reader<'a, R, S>
 where
     R: AsyncRead + Unpin,
+    S: Future,
 {
     /// Runs until the client ends. When the server stops, nothing that was read is left unsaid,
     /// unless the room refused it, and what comes later is thrown away.
-    async fn read(mut self, stopping: impl Future) -> Ended {
-        let mut stopping = pin!(stopping);
-        loop {
+    async fn read(mut self) -> Ended {
+        while !self.stopped {
             let message = tokio::select! {
                 message = self.codec.next() => message,
-                _ = &mut stopping => break,
+                _ = &mut self.stopping => break,
             };
-            lock(self.keepalive).heard();
+            if self.rate.as_mut().is_some_and(Rate::was_used_up) {
+                // This may have been sent long ago, before the client had to wait.
+                lock(self.keepalive).excuse();
+            } else {
+                lock(self.keepalive).heard();
+            }
             match self.take_all(message).await {
                 Ok(()) => {}
                 Err(Ended::Stopped) => break,
@@ -320,6 +335,11 @@ where
                 if lines.frames.len() >= self.limits.batch {
                     self.say(lines).await?;
                 }
+                while let Some(until) = self.rate.as_mut().and_then(Rate::spend) {
+                    self.say(lines).await?;
+                    // Boxed for the same reason as in `say`.
+                    Box::pin(self.wait_to_take(until)).await;
+                }
                 lines.push(line);
             }
         }
@@ -357,8 +377,19 @@ where
             match timeout(self.limits.quiet / 2, &mut saying).await {
                 Ok(said) => return said.map_err(|Closed| Ended::Stopped),
                 // It is not the client that is silent: nobody reads what it sends now.
-                Err(_) => lock(self.keepalive).heard(),
+                Err(_) => lock(self.keepalive).excuse(),
             }
+        }
+    }
+
+    /// Waits until the client may say another line, but not too long to excuse its silence. When the
+    /// server stops there is no limit any more, since what was read is to be said.
+    async fn wait_to_take(&mut self, until: Instant) {
+        lock(self.keepalive).excuse();
+        let soon = Instant::now() + self.limits.quiet / 2;
+        tokio::select! {
+            () = sleep_until(until.min(soon)) => {}
+            _ = &mut self.stopping => (self.rate, self.stopped) = (None, true),
         }
     }
 }

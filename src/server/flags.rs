@@ -1,13 +1,11 @@
 //! The server's flags: one definition for `--help`, environment and manual.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 
 use crate::flags::{message, number, switch};
 use crate::server::limits::Limits;
-use crate::server::tls::Certificate;
 
 const SERVER: &str = "\
 Exit codes:
@@ -21,7 +19,16 @@ Examples:
   server --listen 127.0.0.1:0                on a free port, which the first line names
   server --allow-origin https://chat.example lets that page in
   server --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem
-                                             for wss://, in secret on the way";
+                                             for wss://, in secret on the way
+  server --token-file tokens                 lets in who has a token of that file
+
+The file of --token-file has a line for each token: TOKEN, or TOKEN NAME; # begins a comment.
+A token that has a name is that name: whoever shows it has the name, and nobody else gets it.
+Only you may be able to read the file. This adds a good token, for ana:
+  umask 077; echo $(openssl rand -hex 32) ana >> tokens
+When the file changes it is read again, and whose token is gone is closed. A token is shown as
+`Authorization: Bearer TOKEN`, or by a web page as new WebSocket(url, ['chat', 'token.TOKEN']);
+that one may have no / and no = in it (see also --allow-origin).";
 
 /// Relays each line that a client sends to all the others over WebSocket.
 #[derive(Clone, Debug, Parser)]
@@ -48,6 +55,19 @@ pub struct Server {
     /// Rooms at once; one is there as long as somebody is in it
     #[arg(long, env = "CHAT_MAX_ROOMS", value_name = "N", default_value_t = LIMITS.rooms, value_parser = rooms)]
     pub max_rooms: usize,
+
+    /// Let in only who shows a token of this file; see below
+    #[arg(long, env = "CHAT_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+
+    /// Lines a second that each client may say, and ten times as many at once; who says more is read
+    /// more slowly, and nothing is lost
+    #[arg(long, env = "CHAT_RATE", value_name = "LINES", value_parser = rate)]
+    pub rate: Option<u32>,
+
+    /// Connections at once from one address, or from one /64 of IPv6; this machine may have any number
+    #[arg(long, env = "CHAT_MAX_PER_ADDRESS", value_name = "N", value_parser = connections)]
+    pub max_per_address: Option<usize>,
 
     /// Tell those in a room who is here, who joins and who leaves
     #[arg(long, env = "CHAT_PRESENCE", value_parser = switch)]
@@ -88,19 +108,16 @@ impl Server {
             connections: self.max_connections,
             rooms: self.max_rooms,
             tls: self.tls_cert.as_ref().map_or(0, |_| Limits::TLS),
+            lines: self.rate,
+            per_address: self.max_per_address,
             ..LIMITS
         }
     }
 
-    /// The certificate for TLS, if there is to be TLS.
-    ///
-    /// # Errors
-    ///
-    /// It cannot be used, and why.
-    pub fn certificate(&self) -> Result<Option<Arc<Certificate>>, String> {
-        let files = self.tls_cert.as_ref().zip(self.tls_key.as_ref());
-        let certificate = files.map(|(chain, key)| Certificate::open(chain, key));
-        certificate.transpose()
+    /// The files of the certificate and of its key, if there is to be TLS.
+    #[must_use]
+    pub fn tls(&self) -> Option<(&Path, &Path)> {
+        self.tls_cert.as_deref().zip(self.tls_key.as_deref())
     }
 }
 
@@ -110,6 +127,11 @@ fn connections(text: &str) -> Result<usize, String> {
 
 fn rooms(text: &str) -> Result<usize, String> {
     number(text, 1, 1_000_000)
+}
+
+fn rate(text: &str) -> Result<u32, String> {
+    let lines = number(text, 1, 1_000_000)?;
+    Ok(u32::try_from(lines).unwrap_or(u32::MAX))
 }
 
 fn threads(text: &str) -> Result<usize, String> {

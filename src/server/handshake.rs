@@ -8,7 +8,8 @@ use std::borrow::Cow;
 use std::io::Cursor;
 
 use bytes::Bytes;
-use http::{StatusCode, Uri};
+use http::header::SEC_WEBSOCKET_PROTOCOL;
+use http::{HeaderValue, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Join, join};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_websockets::{Limits as WsLimits, ServerBuilder};
@@ -16,12 +17,13 @@ use tokio_websockets::{Limits as WsLimits, ServerBuilder};
 use crate::protocol::close;
 use crate::protocol::head::{self, Fields, HeadError};
 use crate::protocol::line;
+use crate::protocol::token::{self, Token};
 use crate::server::connection::Connection;
 use crate::server::limits::Limits;
 use crate::server::writer::Writer;
 
 /// Why a stranger did not get in.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// It was answered with this status and this sentence.
     Answered(StatusCode, Cow<'static, str>),
@@ -36,6 +38,10 @@ pub enum Refusal {
 pub const fn refuse(status: StatusCode, why: &'static str) -> Refusal {
     Refusal::Answered(status, Cow::Borrowed(why))
 }
+
+/// The subprotocol of this chat, for those who offer any.
+const CHAT: &str = "chat";
+const PROTOCOL: &str = "Sec-WebSocket-Protocol";
 
 const BAD: StatusCode = StatusCode::BAD_REQUEST;
 const NOT_HTTP: Refusal = refuse(BAD, "this is not an HTTP/1.1 request");
@@ -63,19 +69,25 @@ const TOO_LARGE: StatusCode = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
 const TOO_LONG: Refusal = refuse(TOO_LARGE, "the request is longer than 8 KiB");
 const TOO_MANY_FIELDS: Refusal = refuse(TOO_LARGE, "the request has more than 64 header fields");
 const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
-const FULL: Refusal = refuse(UNAVAILABLE, "the chat is full: try again later");
+/// Every place is taken.
+pub const FULL: Refusal = refuse(UNAVAILABLE, "the chat is full: try again later");
+/// Its address has as many places as it may have.
+pub const CROWDED: Refusal = refuse(
+    StatusCode::TOO_MANY_REQUESTS,
+    "there are too many connections from your address: close one, or try again later",
+);
 /// Nobody is let in any more.
 pub const SHUTTING_DOWN: Refusal = refuse(UNAVAILABLE, "the server is shutting down");
 
 /// Whom to let in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Rules<'a> {
     /// The values of `Origin` that may come in; a request without one always may.
     pub origins: &'a [String],
-    /// Every place is taken.
-    pub full: bool,
     /// When the request is too late.
     pub until: Instant,
+    /// Why there is no place for anybody, if there is none.
+    pub no_place: Option<Refusal>,
 }
 
 /// Reads the request, answers it, and lets `enter` enter the room that it names, just before the
@@ -89,7 +101,7 @@ pub async fn accept<R, W, P>(
     reader: R,
     writer: W,
     rules: Rules<'_>,
-    enter: impl FnOnce(&Uri) -> Result<P, Refusal>,
+    enter: impl FnOnce(&Request) -> Result<P, Refusal>,
     limits: &Limits,
 ) -> Result<(Connection<R, W>, P), Refusal>
 where
@@ -100,10 +112,10 @@ where
     let asked = timeout_at(rules.until, request(&mut stream, rules, limits.head)).await;
     let entered = asked
         .unwrap_or(Err(LATE))
-        .and_then(|(request, rest)| Ok((enter(&request.target)?, request.key, rest)));
+        .and_then(|(request, rest)| Ok((enter(&request)?, request, rest)));
     match entered {
-        Ok((place, key, rest)) => {
-            let connection = upgrade(stream, &key, &rest, limits).await;
+        Ok((place, request, rest)) => {
+            let connection = upgrade(stream, &request, &rest, limits).await;
             Ok((connection.ok_or(Refusal::Left)?, place))
         }
         Err(refusal) => {
@@ -120,6 +132,11 @@ pub struct Request {
     pub target: Uri,
     /// Its `Sec-WebSocket-Key`.
     pub key: String,
+    /// Whether it offers the subprotocol `chat`, which is chosen then (RFC 6455 4.2.2): browsers
+    /// leave when they have offered some and none is chosen.
+    pub chat: bool,
+    /// The token that it shows, if it shows one.
+    pub token: Option<Token>,
 }
 
 /// Reads a request, and returns it and what came behind it.
@@ -139,8 +156,8 @@ where
         HeadError::NotHttp(_) => NOT_HTTP,
         HeadError::Left | HeadError::Broken => Refusal::Left,
     })?;
-    if rules.full {
-        return Err(FULL);
+    if let Some(refusal) = rules.no_place {
+        return Err(refusal);
     }
     Ok((judge(&head.bytes, rules.origins)?, head.rest))
 }
@@ -192,7 +209,20 @@ pub fn judge(head: &[u8], origins: &[String]) -> Result<Request, Refusal> {
     Ok(Request {
         target,
         key: key.ok_or(NO_KEY)?.to_owned(),
+        chat: fields.words(PROTOCOL).any(|word| word == CHAT),
+        token: token(fields),
     })
+}
+
+/// The token of a request that shows exactly one: as `Authorization: Bearer` (RFC 6750 2.1), or as a
+/// subprotocol, since a web page cannot send that field.
+fn token(fields: Fields<'_, '_>) -> Option<Token> {
+    let bearer = fields.all("Authorization").filter_map(token::bearer);
+    let words = fields.words(PROTOCOL);
+    let page = words.filter_map(|word| word.strip_prefix(token::SUBPROTOCOL));
+    let mut shown = bearer.chain(page);
+    let only = shown.next().filter(|_| shown.next().is_none())?;
+    Token::new(only)
 }
 
 /// 16 bytes in base64 (RFC 6455 4.1): 22 digits, of which the last ends in four zero bits.
@@ -219,7 +249,7 @@ fn forbid(origin: &str) -> Refusal {
 /// when the library does not agree, which our own request gives it no reason for.
 async fn upgrade<R, W>(
     stream: Join<R, W>,
-    key: &str,
+    request: &Request,
     rest: &[u8],
     limits: &Limits,
 ) -> Option<Connection<R, W>>
@@ -227,6 +257,7 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
+    let Request { key, chat, .. } = request;
     let request = format!(
         "GET / HTTP/1.1\r\nHost: chat\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
@@ -234,7 +265,11 @@ where
     let bytes = Bytes::from([request.as_bytes(), rest].concat());
     let (reader, socket) = stream.into_inner();
     let ws_limits = WsLimits::default().max_payload_len(Some(limits.message));
-    let server = ServerBuilder::new().limits(ws_limits);
+    let mut server = ServerBuilder::new().limits(ws_limits);
+    if *chat {
+        let chosen = HeaderValue::from_static(CHAT);
+        server = server.add_header(SEC_WEBSOCKET_PROTOCOL, chosen).ok()?;
+    }
     let stream = join(Cursor::new(bytes).chain(reader), Vec::new());
     let (_, mut codec) = server.accept(stream).await.ok()?;
     let answer = std::mem::take(codec.get_mut().writer_mut());
@@ -253,11 +288,12 @@ where
     };
     let field = match *status {
         StatusCode::METHOD_NOT_ALLOWED => "Allow: GET\r\n",
+        StatusCode::UNAUTHORIZED => "WWW-Authenticate: Bearer\r\n",
         // An Upgrade field must be named in Connection (RFC 9110 7.8).
         StatusCode::UPGRADE_REQUIRED => {
             "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
         }
-        StatusCode::SERVICE_UNAVAILABLE => "Retry-After: 10\r\n",
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => "Retry-After: 10\r\n",
         _ => "",
     };
     let reason = status.canonical_reason().unwrap_or_default();

@@ -11,7 +11,7 @@ use crate::protocol::limits::{CLOSE, HEAD, MESSAGE, QUIET, longest};
 /// The server's resident memory stays below
 ///
 /// ```text
-///   16 MiB                                     program and allocator
+///   16 MiB                                     program and allocator, the tokens
 /// + 4           * log                          two outputs: what waits and what is being written
 /// + rooms       * (backlog + full + 32 KiB)    what rooms keep for those who are behind
 /// + connections * (2 * message + gather + 3 * full + 16 KiB + tls)
@@ -109,6 +109,22 @@ pub struct Limits {
     pub log_end: Duration,
     /// Lines a second on standard error about refused strangers.
     pub warnings: u32,
+    /// Lines a second that a client may say; `None` when there is no limit.
+    pub lines: Option<u32>,
+    /// A client that was quiet may say as many lines at once as it may say in this time.
+    pub burst: Duration,
+    /// With a limit on lines, the bytes that the system keeps of a client that says more. Without one
+    /// it decides itself, and keeps megabytes.
+    pub unheard: usize,
+    /// Connections from one address, or from one /64 of IPv6; `None` when there is no limit. Those
+    /// of this machine itself are not counted.
+    pub per_address: Option<usize>,
+    /// Connections of such an address beyond `per_address` that are being told so (429). The next
+    /// ones are closed without a word.
+    pub answers: usize,
+    /// Tokens in the file with them. Each is compared with what a stranger shows, which takes a
+    /// tenth of a millisecond for all of these.
+    pub tokens: usize,
     /// How often it is looked whether a file has changed that a flag names.
     pub look: Duration,
     /// The accept loop's rest when the system is out of descriptors.
@@ -173,6 +189,12 @@ impl Limits {
         log_seldom: Duration::from_secs(10),
         log_end: Duration::from_millis(400),
         warnings: 5,
+        lines: None,
+        burst: Duration::from_secs(10),
+        unheard: 64 * 1024,
+        per_address: None,
+        answers: 4,
+        tokens: 1024,
         look: Duration::from_secs(10),
         rest: Duration::from_millis(100),
     };

@@ -43,22 +43,23 @@ impl Listener {
         Ok(Self { tcp, told: None })
     }
 
-    /// The port that was bound, also when any free one was asked for. 0 if the system does not
-    /// know it.
+    /// What was bound: the port also when any free one was asked for. If the system does not know
+    /// it, all addresses and port 0.
     #[must_use]
-    pub fn port(&self) -> u16 {
-        self.tcp.local_addr().map_or(0, |address| address.port())
+    pub fn address(&self) -> SocketAddr {
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        self.tcp.local_addr().unwrap_or(unknown)
     }
 
-    /// The next connection and the name of its other end. Errors are waited out, never returned:
+    /// The next connection and the address of its other end. Errors are waited out, never returned:
     /// a listener that ends because one connection failed, or because descriptors ran out for a
     /// moment, is a server that is down. May be cancelled.
-    pub async fn accept(&mut self, log: &Log, limits: &Limits) -> (TcpStream, String) {
+    pub async fn accept(&mut self, log: &Log, limits: &Limits) -> (TcpStream, SocketAddr) {
         loop {
             match self.tcp.accept().await {
                 Ok((stream, peer)) => {
                     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                    return (stream, peer.to_string());
+                    return (stream, peer);
                 }
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
@@ -92,9 +93,14 @@ impl Listener {
 /// that a slow reader's progress is visible. By default Linux reports a socket as writable only when
 /// a third of its buffer of megabytes is free, and one that reads 100 KB/s looks stuck for half a
 /// minute.
+///
+/// With a limit on lines, a bound also on what the system holds of a client that says more.
 fn tune(tcp: &TcpListener, limits: &Limits) {
     let socket = socket2::SockRef::from(tcp);
     let _ = socket.listen(limits.accept_queue);
+    if limits.lines.is_some() {
+        let _ = socket.set_recv_buffer_size(limits.unheard);
+    }
     #[cfg(target_os = "linux")]
     let _ = socket.set_tcp_notsent_lowat(limits.unsent);
 }

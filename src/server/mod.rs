@@ -5,9 +5,13 @@
 //! - [`room`]: what all connections share; [`batch`] and [`frame`]: what travels through it
 //! - [`identity`], [`log`]: how a client is called, and what the operator reads
 //! - [`rooms`], [`name`], [`presence`]: names, rooms, and who is here, which may be passed by
-//! - [`tls`]: the same in secret; [`files`]: what may change while the server runs
+//! - [`access`], [`addresses`], [`rate`]: who may come in, how many from one address, and how much
+//!   each may say, which may be passed by too; [`tls`]: the same in secret; [`files`]:
+//!   what is read again when it changes
 //! - [`flags`], [`limits`]
 
+pub mod access;
+pub mod addresses;
 pub mod batch;
 pub mod connection;
 pub mod files;
@@ -20,6 +24,7 @@ pub mod listener;
 pub mod log;
 pub mod name;
 pub mod presence;
+pub mod rate;
 pub mod room;
 pub mod rooms;
 #[cfg(feature = "tls")]

@@ -70,6 +70,12 @@ impl Name {
     pub fn text(&self) -> &str {
         &self.text
     }
+
+    /// Whether the other name is the same, or looks like it.
+    #[must_use]
+    pub fn resembles(&self, other: &Self) -> bool {
+        self.keys.iter().any(|key| other.keys.contains(key))
+    }
 }
 
 /// Unicode counts these as letters, but they look like colons, quotation marks, full stops and the
@@ -94,9 +100,15 @@ fn looks_like_an_address(form: &str) -> bool {
 pub struct Names(HashSet<String>);
 
 impl Names {
+    /// Whether one of them is this name, or looks like it.
+    #[must_use]
+    pub fn has(&self, name: &Name) -> bool {
+        name.keys.iter().any(|key| self.0.contains(key))
+    }
+
     /// Adds a name. Returns whether it was free.
     pub fn take(&mut self, name: &Name) -> bool {
-        let free = !name.keys.iter().any(|key| self.0.contains(key));
+        let free = !self.has(name);
         if free {
             self.0.extend(name.keys.iter().cloned());
         }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use http::{StatusCode, Uri};
 
+use crate::server::access::Pass;
 use crate::server::handshake::{Refusal, SHUTTING_DOWN, refuse};
 use crate::server::identity::Identity;
 use crate::server::limits::Limits;
@@ -89,13 +90,20 @@ impl Rooms {
     }
 
     /// Lets a client, which came from `address`, into the room that `target` names, under the name
-    /// that it asks for. To be called within a Tokio runtime.
+    /// that it asks for, or the one that `pass` gives it. To be called within a Tokio runtime.
     ///
     /// # Errors
     ///
-    /// There is no such room or name, or the name is taken, or there is no place for another room.
-    pub fn enter(self: &Arc<Self>, target: &Uri, address: &str) -> Result<Member, Refusal> {
+    /// There is no such room or name, or the name is taken or not for this client, or there is no
+    /// place for another room.
+    pub fn enter(
+        self: &Arc<Self>,
+        target: &Uri,
+        address: &str,
+        pass: &mut Pass,
+    ) -> Result<Member, Refusal> {
         let (path, name) = wanted(target)?;
+        let name = pass.name(name)?;
         let mut state = self.state();
         if state.closed {
             return Err(SHUTTING_DOWN);

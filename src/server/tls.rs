@@ -1,7 +1,8 @@
 //! TLS on the server: the certificate, which may change while the server runs, and the handshake.
 
+use std::fmt::Arguments;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use http::StatusCode;
@@ -13,11 +14,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{Error, ServerConfig};
 
+use crate::os::read_file;
 use crate::protocol::tls::Stream;
-use crate::server::files::Files;
+use crate::server::files;
 use crate::server::handshake::{self, Refusal, refuse};
 use crate::server::limits::Limits;
-use crate::server::log::Log;
 
 /// A stream with TLS, or why there is none.
 pub type Accepted = Result<Stream<TcpStream>, Refusal>;
@@ -29,38 +30,44 @@ const NOT_TLS: Refusal = refuse(
 
 /// A certificate with its key, for everyone who connects from now on.
 #[derive(Debug)]
-pub struct Certificate {
-    files: Files<2>,
-    current: RwLock<Arc<ServerConfig>>,
-}
+pub struct Certificate(Arc<RwLock<Arc<ServerConfig>>>);
 
 impl Certificate {
     /// Reads the chain of certificates, the server's own first, and the private key of that one,
-    /// both in PEM.
+    /// both in PEM. When they change they are read again, and `tell` says so in one line. When they
+    /// cannot be used then, that is said too, and the old certificate stays for as long as that is
+    /// so. Connections stay in every case.
     ///
     /// # Errors
     ///
     /// One line that says which of the two files cannot be used, and why.
-    pub fn open(chain: &Path, key: &Path) -> Result<Arc<Self>, String> {
-        let files = Files::read([chain.to_owned(), key.to_owned()]);
-        let current = RwLock::new(config(&files)?);
-        Ok(Arc::new(Self { files, current }))
-    }
-
-    /// Looks for ever whether the files have changed, and uses what is in them then. The old
-    /// certificate stays for as long as the new one cannot be used, and so do all connections.
-    pub async fn renew(self: Arc<Self>, log: Log, limits: Limits) {
-        let mut files = self.files.clone();
-        loop {
-            files.changed(limits.look).await;
-            match config(&files) {
-                Ok(config) => {
-                    *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
-                    log.warn(format_args!("newcomers get the new certificate"));
+    pub fn open(
+        chain: &Path,
+        key: &Path,
+        limits: &Limits,
+        tell: impl Fn(Arguments<'_>) + Send + 'static,
+    ) -> Result<Self, String> {
+        let paths = [chain.to_owned(), key.to_owned()];
+        let read = |paths: &[PathBuf; 2]| Ok([read_file(&paths[0])?, read_file(&paths[1])?]);
+        let first = read(&paths)?;
+        let current = Arc::new(RwLock::new(config(&paths, &first)?));
+        let (certificate, again) = (Self(current.clone()), paths.clone());
+        files::follow(
+            limits.look,
+            first,
+            move || read(&again),
+            move |files| {
+                let files = files.map_err(str::to_owned);
+                match files.and_then(|files| config(&paths, files)) {
+                    Ok(config) => {
+                        *current.write().unwrap_or_else(PoisonError::into_inner) = config;
+                        tell(format_args!("newcomers get the new certificate"));
+                    }
+                    Err(why) => tell(format_args!("the old certificate stays: {why}")),
                 }
-                Err(why) => log.warn(format_args!("the old certificate stays: {why}")),
-            }
-        }
+            },
+        );
+        Ok(certificate)
     }
 
     /// Opens a TLS session, until the deadline at the latest. The kind of the first byte tells a TLS
@@ -93,7 +100,7 @@ impl Certificate {
             Ok(1..) => return Err((stream, NOT_TLS)),
             _ => return Err((stream, Refusal::Left)),
         }
-        let config = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
+        let config = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
         let accepting = TlsAcceptor::from(config).accept(stream).into_fallible();
         match accepting.await {
             Ok(stream) => {
@@ -110,9 +117,8 @@ impl Certificate {
 }
 
 /// What new sessions begin with.
-fn config(files: &Files<2>) -> Result<Arc<ServerConfig>, String> {
-    let [chain_file, key_file] = files.paths.each_ref().map(|path| path.display());
-    let [chain, key] = files.contents()?;
+fn config(paths: &[PathBuf; 2], [chain, key]: &[Vec<u8>; 2]) -> Result<Arc<ServerConfig>, String> {
+    let [chain_file, key_file] = paths.each_ref().map(|path| path.display());
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
     let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or(format!(
         "there is no certificate in {chain_file}: it has to be PEM, with lines of BEGIN CERTIFICATE"

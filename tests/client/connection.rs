@@ -232,6 +232,57 @@ async fn after_the_end_of_the_input_what_is_unsent_goes_on() {
     assert_eq!(chat.close(ChatEnd::InputSent).await, ExitCode::FAILURE);
 }
 
+/// A client whose input has ended, with a line that the server does not read in time. Each 20 s the
+/// server sends this, for so many times. Then it reads and answers the Close, or never does. Returns
+/// how the client ended, and when.
+async fn ended_with(sign: fn() -> Message, times: u32, answers: bool) -> (ConnectionEnd, u64) {
+    let (stream, mut server) = pair();
+    let (mut chat, person) = chat(Duration::ZERO);
+    let line = Event::Line("last".to_owned());
+    person.input.send(line).await.unwrap();
+    person.input.send(Event::End).await.unwrap();
+    let begun = Instant::now();
+    let busy = async {
+        for _ in 0..times {
+            sleep(Duration::from_secs(20)).await;
+            server.send(sign()).await.unwrap();
+        }
+        while answers && server.next().await.is_some() {}
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        ended = Connection::new(opened(stream), &mut chat).talk() => {
+            (ended, begun.elapsed().as_secs())
+        }
+        () = busy => unreachable!(),
+    }
+}
+
+/// A server with a limit on lines, or with readers that it has to wait for, reads our last line much
+/// later than we send it. Its pings and pongs say that it will.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_shows_that_it_lives_is_waited_for_at_the_end_of_the_input() {
+    for sign in [|| Message::ping(""), || Message::pong("")] {
+        let sent = (ConnectionEnd::InputSent, 600);
+        assert_eq!(ended_with(sign, 30, true).await, sent);
+        // One of the two clocks that end it comes first; both say that it was not confirmed.
+        let (ended, after) = ended_with(sign, 30, false).await;
+        assert!(matches!(
+            ended,
+            ConnectionEnd::Unconfirmed | ConnectionEnd::Silent
+        ));
+        assert_eq!(after, 600 + 40);
+    }
+}
+
+/// What others say says nothing about us.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_only_relays_is_not_waited_for_at_the_end_of_the_input() {
+    let sign = || Message::text("127.0.0.1:1: hello");
+    let unconfirmed = (ConnectionEnd::Unconfirmed, 40);
+    assert_eq!(ended_with(sign, 30, true).await, unconfirmed);
+}
+
 /// A reader that leaves is a normal end; an output that cannot be written is not.
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_written_is_a_failure() {

@@ -4,6 +4,7 @@
 //! - [`pipes`]: what it reads, what it writes, and when it ends
 //! - [`reconnect`]: a server that goes and comes back under a client that stays
 //! - [`names`]: rooms and names, and who is here
+//! - [`token`]: the token that it shows, and that nobody sees
 //! - [`terminal`]: a real pseudo-terminal, and what a person would see in it
 //! - [`faults`]: the faults of the WebSocket library, and servers that break the protocol
 
@@ -18,3 +19,4 @@ mod names;
 mod pipes;
 mod reconnect;
 mod terminal;
+mod token;

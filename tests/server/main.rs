@@ -10,6 +10,9 @@
 //! - [`promises`]: the promises where they are hardest to keep
 //! - [`crowd`]: more strangers than there is room for
 //! - [`rooms`]: rooms and names, and how little they have to do with each other
+//! - [`access`]: who may come in, with which token and under which name
+//! - [`addresses`]: how many connections an address may have
+//! - [`rate`]: how many lines a second somebody may say, by a clock that is moved
 //! - [`presence`]: who is told that somebody came or left, by a clock that is moved
 //! - [`output`]: standard output and standard error that are closed, or that nobody reads
 //! - [`shutdown`]: a server that is asked to stop
@@ -20,6 +23,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
+mod addresses;
 mod crowd;
 mod faults;
 mod handshake;
@@ -28,6 +33,7 @@ mod output;
 mod presence;
 mod promises;
 mod properties;
+mod rate;
 mod readers;
 mod room;
 mod rooms;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use chat_pair::server::access::Pass;
 use chat_pair::server::limits::Limits;
 use chat_pair::server::rooms::{Member, Rooms};
 use futures_util::FutureExt;
@@ -21,7 +22,9 @@ fn open() -> Arc<Rooms> {
 
 fn enter(rooms: &Arc<Rooms>, name: &str) -> Member {
     let target = format!("/rust?name={name}").parse().unwrap();
-    rooms.enter(&target, "127.0.0.1:1").unwrap()
+    rooms
+        .enter(&target, "127.0.0.1:1", &mut Pass::default())
+        .unwrap()
 }
 
 /// The texts of short frames.
@@ -63,7 +66,9 @@ async fn who_enters_learns_who_is_here_and_the_others_that_somebody_came() {
     assert_eq!(told(&mut ana).await, ["* budi joined"]);
     assert_eq!(told(&mut budi).await, [""; 0]);
     let target = "/rust".parse().unwrap();
-    let nameless = rooms.enter(&target, "[::1]:50112").unwrap();
+    let nameless = rooms
+        .enter(&target, "[::1]:50112", &mut Pass::default())
+        .unwrap();
     assert_eq!(greeting(&nameless), "* here: ana, budi");
     assert_eq!(told(&mut ana).await, ["* [::1]:50112 joined"]);
     assert_eq!(

@@ -103,12 +103,17 @@ fn a_handshake_counts_as_a_connection() {
     drop(Raw::join_when_there_is_room(tunnel));
 }
 
+fn open(chain: &str, key: &str) -> Result<Certificate, String> {
+    let limits = Limits::DEFAULT;
+    Certificate::open(Path::new(chain), Path::new(key), &limits, |_| ())
+}
+
 #[test]
 fn a_handshake_has_a_deadline() {
     let authority = Authority::new();
     authority.issue(Kind::Good);
     let [_, chain, _, key] = authority.flags();
-    let certificate = Certificate::open(Path::new(&chain), Path::new(&key)).unwrap();
+    let certificate = open(&chain, &key).unwrap();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let accepted = runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -165,10 +170,7 @@ fn slow_and_stuck_readers_are_the_same_through_tls() {
     const LINES: u64 = Limits::DEFAULT.ring as u64 * 8;
     let (authority, mut server) = served(&[]);
     let tunnel = authority.tunnel(server.port, &TLS13);
-    let narrow = |target| {
-        let raw = Raw::narrow_tcp(tunnel);
-        Ear::of(raw.upgrade_to(target))
-    };
+    let narrow = |target| Ear::of(Raw::narrow_with(tunnel, target, ""));
     let (never, mut slow) = (narrow("/?name=never"), narrow("/?name=slow"));
     let mut quick = Ear::of(Raw::enter(tunnel, "/?name=quick"));
     let mut speakers: Vec<_> = (0..SPEAKERS)
@@ -385,14 +387,18 @@ fn files_that_cannot_be_used_are_named() {
     for (chain, key, why) in [
         (&missing, &key, "missing.pem: no such file or directory"),
         (&chain, &missing, "missing.pem: no such file or directory"),
-        (&large, &key, "large.pem: it has more than 1 MiB"),
-        (&chain, &"/".to_owned(), "cannot read /: it is not a file"),
+        (&large, &key, "large.pem: it is longer than 1048576 bytes"),
+        (
+            &chain,
+            &"/".to_owned(),
+            "cannot read /: it is not a regular file",
+        ),
         (&empty, &key, "there is no certificate in "),
         (&chain, &empty, "there is no private key in "),
         (&chain, &locked, "locked.pem is encrypted: "),
         (&chain, &foreign, "does not belong to the certificate in "),
     ] {
-        let error = Certificate::open(Path::new(chain), Path::new(key)).unwrap_err();
+        let error = open(chain, key).unwrap_err();
         assert!(error.contains(why) && !error.contains('\n'), "{error}");
     }
 }

@@ -1,6 +1,7 @@
 //! A connection of the server in memory, so that a test can move its clock: whenever everything
 //! waits, it jumps to the next deadline. So no wait takes time, and none has one of its own.
 
+use std::future::pending;
 use std::sync::Arc;
 
 use chat_pair::server::connection::Ended;
@@ -29,14 +30,24 @@ pub async fn connect(
     limits: &Limits,
     bytes: usize,
 ) -> (DuplexStream, JoinHandle<Ended>) {
+    connect_until(room, limits, bytes, pending()).await
+}
+
+/// The same of a server that is asked to stop when `stopping` comes.
+pub async fn connect_until(
+    room: &Arc<Room>,
+    limits: &Limits,
+    bytes: usize,
+    stopping: impl Future<Output = ()> + Send + Sync + 'static,
+) -> (DuplexStream, JoinHandle<Ended>) {
     let (near, mut far) = duplex(bytes);
     let (room, limits) = (room.clone(), limits.clone());
     let connection = tokio::spawn(async move {
         let (reader, writer) = split(near);
         let rules = Rules {
             origins: &[],
-            full: false,
             until: Instant::now() + limits.handshake,
+            no_place: None,
         };
         let accepted = accept(
             reader,
@@ -54,7 +65,6 @@ pub async fn connect(
             ..limits.clone()
         })
         .unwrap();
-        let stopping = std::future::pending::<()>();
         let name = Identity::of("name");
         connection
             .relay(&name, speaker, &mut subscription, &log, &limits, stopping)

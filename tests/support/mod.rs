@@ -17,11 +17,15 @@ pub mod tls;
 pub mod window;
 
 use std::collections::VecDeque;
-use std::fs;
+use std::env;
+use std::fs::{self, Permissions};
 use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
 use std::iter;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -361,6 +365,49 @@ impl Server {
     pub fn stop_in_silence(&mut self) {
         self.stop();
         assert_eq!(self.program.err_rest(), [""; 0]);
+    }
+}
+
+/// A file that only its owner can read, until it is dropped.
+pub struct Secret {
+    pub path: PathBuf,
+}
+
+impl Secret {
+    /// With this in it. What the tests write into it is not secret.
+    pub fn with(content: impl AsRef<[u8]>) -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("chat-secret-{}-{number}", std::process::id());
+        let secret = Self {
+            path: env::temp_dir().join(name),
+        };
+        secret.write(content);
+        secret
+    }
+
+    /// With this in it from now on, all at once, as a careful editor does it.
+    pub fn write(&self, content: impl AsRef<[u8]>) {
+        let new = self.path.with_extension("new");
+        fs::write(&new, content).unwrap();
+        fs::set_permissions(&new, Permissions::from_mode(0o600)).unwrap();
+        fs::rename(&new, &self.path).unwrap();
+    }
+
+    /// Sets who can read it.
+    pub fn chmod(&self, mode: u32) {
+        fs::set_permissions(&self.path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// As an argument.
+    pub fn name(&self) -> &str {
+        self.path.to_str().unwrap()
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
     }
 }
 

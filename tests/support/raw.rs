@@ -179,17 +179,20 @@ impl Raw {
     /// An open WebSocket through which little fits: small packets make the kernel give the
     /// server's end a small buffer too, so some 100 KiB fill it.
     pub fn narrow(port: u16) -> Self {
-        Self::narrow_tcp(port).upgrade()
+        Self::narrow_with(port, "/", "")
     }
 
-    /// The same before it has asked for a WebSocket.
-    pub fn narrow_tcp(port: u16) -> Self {
+    /// The same of somebody who asks for this target with these header fields.
+    pub fn narrow_with(port: u16, target: &str, fields: &str) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
         socket.set_tcp_mss(536).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         socket.connect(&address.into()).unwrap();
-        Self::of(socket.into())
+        let mut raw = Self::of(socket.into());
+        raw.ask(target, fields);
+        raw.is_let_in(target);
+        raw
     }
 
     /// Lets much fit from now on: who was slow on purpose catches up at once, and not at the pace
@@ -197,6 +200,11 @@ impl Raw {
     pub fn widen(&self) {
         let socket = SockRef::from(&self.stream);
         socket.set_recv_buffer_size(1024 * 1024).unwrap();
+    }
+
+    /// Over a stream of the test's own, nothing sent.
+    pub fn over(stream: TcpStream) -> Self {
+        Self::of(stream)
     }
 
     fn of(stream: TcpStream) -> Self {
@@ -228,27 +236,37 @@ impl Raw {
     /// The same in the room, and under the name, that `target` has in it: `/rust?name=ana`.
     #[track_caller]
     pub fn enter(port: u16, target: &str) -> Self {
-        Self::tcp(port).upgrade_to(target)
+        let mut raw = Self::asking_for(port, target);
+        raw.is_let_in(target);
+        raw
     }
 
     /// A connection that has asked for this target; the answer is not read.
     pub fn asking_for(port: u16, target: &str) -> Self {
+        Self::asking_with(port, target, "")
+    }
+
+    /// A connection that has asked for this target with these header fields, of which each ends with
+    /// `\r\n`; the answer is not read.
+    pub fn asking_with(port: u16, target: &str, fields: &str) -> Self {
         let mut raw = Self::tcp(port);
-        raw.ask_for(target);
+        raw.ask(target, fields);
         raw
     }
 
-    fn ask_for(&mut self, target: &str) {
+    fn ask(&mut self, target: &str, fields: &str) {
         let request = REQUEST.replacen("GET / ", &format!("GET {target} "), 1);
+        let request = request.replacen("\r\n\r\n", &format!("\r\n{fields}\r\n"), 1);
         self.send(request.as_bytes());
     }
 
-    /// Asks for this target, and waits until it is let in.
+    /// An open WebSocket of somebody who shows this token.
     #[track_caller]
-    pub fn upgrade_to(mut self, target: &str) -> Self {
-        self.ask_for(target);
-        self.is_let_in(target);
-        self
+    pub fn enter_with(port: u16, target: &str, token: &str) -> Self {
+        let fields = format!("Authorization: Bearer {token}\r\n");
+        let mut raw = Self::asking_with(port, target, &fields);
+        raw.is_let_in(target);
+        raw
     }
 
     /// Waits for a refusal: its status and its sentence.
