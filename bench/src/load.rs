@@ -8,13 +8,16 @@
 
 use crate::proc::{Cpu, resident_kib};
 use crate::scenario::{Load, Order, Outcome, Pace, percentile};
+use crate::tls::{self, Link, READ};
 use crate::wire::{ACCEPT, CLOSE, MASK, REQUEST, head, masked_frame, number};
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::net::{self, AddressFamily, SocketType};
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio_rustls::rustls::ClientConfig;
 
 /// A line that nobody got for so long will not come.
 const STALLED: Duration = Duration::from_secs(5);
@@ -27,8 +30,6 @@ const AT_ONCE: usize = 64;
 /// A server may answer the last handshake a moment before that client is in its room, and would be right
 /// not to give it the lines of that moment.
 const SETTLE: Duration = Duration::from_millis(300);
-/// One read of one client.
-const READ: usize = 64 * 1024;
 /// Lines whose receivers are still counted; a power of two, far above every window.
 const SLOTS: usize = 1 << 16;
 
@@ -49,7 +50,7 @@ pub fn run(order: &Order) -> Outcome {
             senders,
             line,
             pace,
-        } => Room::enter(order.port, rooms, clients, senders, line)
+        } => Room::enter(order, rooms, clients, senders, line)
             .and_then(|room| room.measure(order, pace)),
         Load::Idle { clients } => idle(order, clients),
         Load::Handshakes => handshakes(order),
@@ -60,13 +61,15 @@ pub fn run(order: &Order) -> Outcome {
 
 fn idle(order: &Order, clients: usize) -> Check<Outcome> {
     let before = resident_kib(order.pid)?;
-    let mut room = Room::enter(order.port, 1, clients, 1, 64)?;
+    let mut room = Room::enter(order, 1, clients, 1, 64)?;
     room.settle(Duration::from_millis(order.warm_up_ms * 2))?;
     let each = (resident_kib(order.pid)? - before) / clients as f64;
     Ok(Outcome::of([("kib_per_connection", each)]))
 }
 
 fn handshakes(order: &Order) -> Check<Outcome> {
+    let tls = session_config(order)?;
+    let (mut plain, mut wire) = (vec![0; READ], vec![0; READ]);
     let (mut counted, mut done) = (None, 0u32);
     let warm = Instant::now() + Duration::from_millis(order.warm_up_ms);
     for index in 0.. {
@@ -88,14 +91,14 @@ fn handshakes(order: &Order) -> Check<Outcome> {
             }
         }
         // One connection per address in turn, or the ports of closed ones would run out.
-        let mut client = Client::connect(order.port, "/", index * CLIENTS_PER_ADDRESS)?;
-        client.finish_upgrade()?;
+        let mut client =
+            Client::connect(order.port, tls.as_ref(), "/", index * CLIENTS_PER_ADDRESS)?;
+        client.finish_upgrade(&mut plain, &mut wire)?;
         client
-            .stream
-            .write_all(&CLOSE)
+            .link
+            .write(&CLOSE)
             .map_err(|error| format!("close: {error}"))?;
-        let mut frame = [0; 256];
-        if !matches!(client.stream.read(&mut frame), Ok(1..)) || frame[0] != 0x88 {
+        if !matches!(client.link.read(&mut plain, &mut wire), Ok(1..)) || plain[0] != 0x88 {
             return Err("no close frame answered a close frame".to_owned());
         }
         done += 1;
@@ -103,8 +106,12 @@ fn handshakes(order: &Order) -> Check<Outcome> {
     unreachable!("the loop ends by the clock")
 }
 
+fn session_config(order: &Order) -> Check<Option<Arc<ClientConfig>>> {
+    order.certificate.as_deref().map(tls::config).transpose()
+}
+
 struct Client {
-    stream: TcpStream,
+    link: Link,
     /// `IP:PORT: `, what the server puts before its lines.
     name: String,
     /// The start of a frame whose end has not come yet.
@@ -114,8 +121,13 @@ struct Client {
 }
 
 impl Client {
-    /// Connects and asks for the upgrade; the answer is read by `finish_upgrade`.
-    fn connect(port: u16, path: &str, index: usize) -> Check<Client> {
+    /// Connects and asks for the upgrade, or for the session first; `finish_upgrade` does the rest.
+    fn connect(
+        port: u16,
+        tls: Option<&Arc<ClientConfig>>,
+        path: &str,
+        index: usize,
+    ) -> Check<Client> {
         let start = || -> std::io::Result<Client> {
             let host = 1 + (index / CLIENTS_PER_ADDRESS % 250) as u8;
             let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
@@ -124,23 +136,40 @@ impl Client {
                 &SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, host), 0),
             )?;
             net::connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
-            let mut stream = TcpStream::from(socket);
+            let stream = TcpStream::from(socket);
             stream.set_nodelay(true)?;
             stream.set_read_timeout(Some(STALLED))?;
-            stream.write_all(format!("GET {path}{REQUEST}").as_bytes())?;
             let name = format!("{}: ", stream.local_addr()?);
-            Ok(Client {
-                stream,
+            let mut client = Client {
+                link: Link::begin(stream, tls)?,
                 name,
                 rest: vec![],
-                out: vec![],
-            })
+                out: format!("GET {path}{REQUEST}").into_bytes(),
+            };
+            if tls.is_none() {
+                client.request()?;
+            }
+            Ok(client)
         };
         start().map_err(|error| format!("client {index} cannot connect: {error}"))
     }
 
-    fn finish_upgrade(&mut self) -> Check<()> {
-        let mut buffer = [0; 1024];
+    /// Writes what is in `out`, to a socket that takes all of it.
+    fn request(&mut self) -> std::io::Result<()> {
+        let out = std::mem::take(&mut self.out);
+        match self.link.write(&out)? == out.len() {
+            true => Ok(()),
+            false => Err(ErrorKind::WriteZero.into()),
+        }
+    }
+
+    fn finish_upgrade(&mut self, plain: &mut [u8], wire: &mut [u8]) -> Check<()> {
+        if !self.out.is_empty() {
+            self.link
+                .finish_handshake()
+                .and_then(|()| self.request())
+                .map_err(|error| format!("TLS handshake: {error}"))?;
+        }
         loop {
             if let Some(end) = memchr::memmem::find(&self.rest, b"\r\n\r\n") {
                 let answer = String::from_utf8_lossy(&self.rest[..end]);
@@ -153,9 +182,9 @@ impl Client {
                 self.rest.drain(..end + 4);
                 return Ok(());
             }
-            match self.stream.read(&mut buffer) {
+            match self.link.read(plain, wire) {
                 Ok(0) => return Err("lost clients: closed during the handshake".to_owned()),
-                Ok(read) => self.rest.extend_from_slice(&buffer[..read]),
+                Ok(read) => self.rest.extend_from_slice(&plain[..read]),
                 Err(error) => return Err(format!("handshake: {error}")),
             }
         }
@@ -167,6 +196,8 @@ struct Room {
     clients: Vec<Client>,
     events: Vec<Event>,
     buffer: Vec<u8>,
+    /// What was read from a socket and is not decrypted yet.
+    wire: Vec<u8>,
     /// Clients with something to write.
     unwritten: Vec<usize>,
 
@@ -200,7 +231,15 @@ struct Room {
 }
 
 impl Room {
-    fn enter(port: u16, rooms: usize, count: usize, senders: usize, line: usize) -> Check<Room> {
+    fn enter(
+        order: &Order,
+        rooms: usize,
+        count: usize,
+        senders: usize,
+        line: usize,
+    ) -> Check<Room> {
+        let tls = session_config(order)?;
+        let (mut buffer, mut wire) = (vec![0; READ], vec![0; READ]);
         let started = Instant::now();
         let burst = if rooms == 1 { 1 } else { BURST };
         let mut clients = Vec::with_capacity(count);
@@ -211,11 +250,11 @@ impl Room {
                     1 => "/".to_owned(),
                     _ => format!("/r{}", index % rooms),
                 };
-                clients.push(Client::connect(port, &path, index)?);
+                clients.push(Client::connect(order.port, tls.as_ref(), &path, index)?);
             }
             clients[first..]
                 .iter_mut()
-                .try_for_each(Client::finish_upgrade)?;
+                .try_for_each(|client| client.finish_upgrade(&mut buffer, &mut wire))?;
             if started.elapsed() > DEADLINE {
                 return Err(format!("only {} clients after {DEADLINE:?}", clients.len()));
             }
@@ -224,12 +263,13 @@ impl Room {
             epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| error.to_string())?;
         for (who, client) in clients.iter().enumerate() {
             client
+                .link
                 .stream
                 .set_nonblocking(true)
                 .map_err(|error| error.to_string())?;
             epoll::add(
                 &epoll,
-                &client.stream,
+                &client.link.stream,
                 EventData::new_u64(who as u64),
                 EventFlags::IN,
             )
@@ -258,7 +298,8 @@ impl Room {
             epoll,
             clients,
             events: Vec::with_capacity(1024),
-            buffer: vec![0; READ],
+            buffer,
+            wire,
             unwritten: vec![],
             rooms,
             senders,
@@ -321,6 +362,7 @@ impl Room {
             ("deliveries_per_second", rate),
             ("ns_per_delivery", 1e9 / rate),
             ("server_cpu", server),
+            ("server_ns_per_delivery", 1e9 * server / rate),
             ("load_cpu", load),
         ]);
         if let Some(mut latencies) = self.latencies.take() {
@@ -424,13 +466,13 @@ impl Room {
         let mut unwritten = std::mem::take(&mut self.unwritten);
         let mut lost = None;
         unwritten.retain(|&who| {
-            let Client { stream, out, .. } = &mut self.clients[who];
-            match stream.write(out) {
+            let Client { link, out, .. } = &mut self.clients[who];
+            match link.write(out) {
                 Ok(written) => _ = out.drain(..written),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => lost = Some(format!("lost clients: {error}")),
             }
-            !out.is_empty()
+            !out.is_empty() || link.has_unwritten()
         });
         self.unwritten = unwritten;
         lost.map_or(Ok(()), Err)
@@ -444,7 +486,8 @@ impl Room {
             buffer.resize(kept + READ, 0);
         }
         buffer[..kept].copy_from_slice(&client.rest);
-        let filled = match client.stream.read(&mut buffer[kept..kept + READ]) {
+        let plain = &mut buffer[kept..kept + READ];
+        let filled = match client.link.read(plain, &mut self.wire) {
             Ok(0) => return Err(format!("lost clients: number {who} was disconnected")),
             Ok(read) => kept + read,
             Err(error) if error.kind() == ErrorKind::WouldBlock => kept,

@@ -1,7 +1,7 @@
 //! How fast chat-pair is, beside other servers of the same job and the bare loop that is the limit.
 //!
 //! This file: the scenarios, the flags and the order of the runs. `load` (with `wire` and `proc`) makes
-//! the clients and counts, in a process of its own; `peers` and `start` start and end the servers;
+//! the clients and counts, in a process of its own; `tls` has what both ends need for TLS; `peers` and `start` start and end the servers;
 //! `report` and `chart` tell the results.
 
 mod chart;
@@ -11,6 +11,7 @@ mod proc;
 mod report;
 mod scenario;
 mod start;
+mod tls;
 mod wire;
 
 use peers::{Kept, Peer};
@@ -22,6 +23,7 @@ use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
+use tls::Certificate;
 
 /// The load generator ends itself earlier; this is for one that hangs in a system call.
 const DEADLINE: Duration = Duration::from_secs(150);
@@ -31,9 +33,26 @@ pub struct Scenario {
     pub what: &'static str,
     pub load: Load,
     pub metrics: &'static [Metric],
+    /// Everything is encrypted.
+    pub tls: bool,
+}
+
+impl Scenario {
+    /// Whether this server can do it: only chat-pair has rooms, and not every peer speaks TLS.
+    fn suits(&self, server: &str) -> bool {
+        match self.load {
+            Load::Room { rooms: 2.., .. } => server == "chat-pair",
+            _ if self.tls => ["chat-pair", "tokio-tungstenite", "axum"].contains(&server),
+            _ => true,
+        }
+    }
 }
 
 const RATE: &[Metric] = &[("deliveries_per_second", "deliveries/s")];
+const COST: &[Metric] = &[
+    RATE[0],
+    ("server_ns_per_delivery", "server's CPU ns per delivery"),
+];
 const EACH: &[Metric] = &[("ns_per_delivery", "ns per delivery")];
 const MEMORY: &[Metric] = &[("kib_per_connection", "KiB per connection")];
 const LATENCY: &[Metric] = &[("p50_ms", "p50, ms"), ("p99_ms", "p99, ms")];
@@ -52,7 +71,8 @@ const START: &[Metric] = &[
 
 #[rustfmt::skip] // a table
 fn scenarios(quick: bool) -> Vec<Scenario> {
-    let new = |id, what, metrics, load| Scenario { id, what, load, metrics };
+    let new = |id, what, metrics, load| Scenario { id, what, load, metrics, tls: false };
+    let tls = |id, what, metrics, load| Scenario { id, what, load, metrics, tls: true };
     let room = |clients, senders, line, pace| Load::Room { rooms: 1, clients, senders, line, pace };
     let rooms = |rooms, each| Load::Room { rooms, clients: rooms * each, senders: rooms, line: 64, pace: Window(load::BURST * rooms) };
     let idle = |clients| Load::Idle { clients };
@@ -74,11 +94,16 @@ fn scenarios(quick: bool) -> Vec<Scenario> {
         new("rooms-20", "20 rooms of 5, window 32 for each", EACH, rooms(20, 5)),
         new("rooms", "1,000 rooms of 10, window 32 for each", EACH, rooms(1000, 10)),
         new("lone", "10 clients, one line at a time", LATENCY, room(10, 1, 64, Pause(5))),
+        tls("tls-A", "A with TLS", COST, room(100, 1, 64, Window(32))),
+        tls("tls-B", "B with TLS", COST, room(100, 1, 64, Window(256))),
+        tls("tls-C", "C with TLS", COST, room(1000, 100, 64, Window(100))),
+        tls("tls-idle-200", "200 connections with TLS", MEMORY, idle(200)),
+        tls("tls-idle-1000", "1,000 connections with TLS", MEMORY, idle(1000)),
         new("start", "median of 20", START, Load::Start),
     ];
     let wanted = |id: &str| match quick {
-        true => ["A", "C", "F", "idle-200", "handshakes", "rooms-20"].contains(&id),
-        false => !["idle-200", "rooms-20"].contains(&id),
+        true => ["A", "C", "F", "idle-200", "handshakes", "rooms-20", "tls-A", "tls-C", "tls-idle-200"].contains(&id),
+        false => !["idle-200", "rooms-20", "tls-idle-200"].contains(&id),
     };
     all.into_iter().filter(|scenario| wanted(scenario.id)).collect()
 }
@@ -86,8 +111,8 @@ fn scenarios(quick: bool) -> Vec<Scenario> {
 const USAGE: &str = "\
 usage: cargo run --release --manifest-path bench/Cargo.toml [-- FLAGS]
 
-  --quick          less than a minute: three servers, six short scenarios, one run
-  --only A,idle    these scenarios (A to F, idle, handshakes, scale, rooms, lone, start)
+  --quick          less than a minute: three servers, nine short scenarios, one run
+  --only A,idle    these scenarios (A to F, idle, handshakes, scale, rooms, lone, tls, start)
   --peers A,B      these servers (chat-pair, bare, tokio-tungstenite, axum, ws, websockets)
   --runs N         runs of each (5)
   --server PATH    this server, its client beside it, instead of building them
@@ -231,6 +256,10 @@ fn run(flags: &Flags, scenarios: &[Scenario]) -> Result<Results, String> {
     }
     // Before the runs: its load average says whether the machine had anything else to do.
     let machine = report::machine();
+    let certificate = match scenarios.iter().any(|scenario| scenario.tls) {
+        true => Some(Certificate::make()?),
+        false => None,
+    };
     let mut runs = vec![];
     for scenario in scenarios {
         if scenario.load.clients() as u64 + 100 > files {
@@ -242,15 +271,13 @@ fn run(flags: &Flags, scenarios: &[Scenario]) -> Result<Results, String> {
         }
         // Servers in turn, so that a slow minute of the machine is everybody's.
         for run in 1..=flags.runs {
-            for server in servers
-                .iter()
-                .filter(|server| scenario.load.suits(server.id))
-            {
+            for server in servers.iter().filter(|server| scenario.suits(server.id)) {
                 progress(&format!(
                     "{}, run {run} of {}: {}",
                     scenario.id, flags.runs, server.name
                 ));
-                let outcome = measure(server, &scenario.load, flags.quick).into();
+                let certificate = certificate.as_ref().filter(|_| scenario.tls);
+                let outcome = measure(server, &scenario.load, certificate, flags.quick).into();
                 let (scenario, server) = (scenario.id.to_owned(), server.id.to_owned());
                 runs.push(Run {
                     scenario,
@@ -270,17 +297,23 @@ fn run(flags: &Flags, scenarios: &[Scenario]) -> Result<Results, String> {
 }
 
 /// One run of one scenario against a server of its own.
-fn measure(peer: &Peer, load: &Load, quick: bool) -> Result<Outcome, String> {
+fn measure(
+    peer: &Peer,
+    load: &Load,
+    certificate: Option<&Certificate>,
+    quick: bool,
+) -> Result<Outcome, String> {
     if let Load::Start = load {
         return start::measure(peer);
     }
-    let server = peer.start(load.clients())?;
+    let server = peer.start(load.clients(), certificate)?;
     let (warm_up_ms, counted_ms) = if quick { (150, 700) } else { (500, 3000) };
     let pid = server.process.0.id();
     let order = Order {
         load: load.clone(),
         port: server.port,
         pid,
+        certificate: certificate.map(Certificate::chain),
         warm_up_ms,
         counted_ms,
     };

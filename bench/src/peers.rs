@@ -1,5 +1,6 @@
 //! The servers: where they come from, how one is started, and that it is always ended.
 
+use crate::tls::Certificate;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -157,17 +158,26 @@ impl Drop for Server {
 }
 
 impl Peer {
-    pub fn command(&self, clients: usize) -> Command {
+    pub fn command(&self, clients: usize, certificate: Option<&Certificate>) -> Command {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).stdin(Stdio::null());
         if self.id == "chat-pair" && clients > MANY {
             command.args(["--max-connections", "12000"]);
         }
+        if let Some(certificate) = certificate {
+            command.arg("--tls-cert").arg(certificate.chain());
+            command.arg("--tls-key").arg(certificate.key());
+        }
         command
     }
 
-    /// Starts it for a room of so many clients and waits for its port.
-    pub fn start(&self, clients: usize) -> Result<Server, String> {
+    /// Starts it for a room of so many clients, with TLS if there is a certificate, and waits for its
+    /// port.
+    pub fn start(
+        &self,
+        clients: usize,
+        certificate: Option<&Certificate>,
+    ) -> Result<Server, String> {
         let start = || -> std::io::Result<Server> {
             let output =
                 std::env::temp_dir().join(format!("chat-pair-bench-{}", std::process::id()));
@@ -177,7 +187,7 @@ impl Peer {
                 File::create(output.join("stderr"))?,
             );
             let child = self
-                .command(clients)
+                .command(clients, certificate)
                 .stdout(stdout)
                 .stderr(stderr)
                 .spawn()?;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 #[derive(Clone, Serialize, Deserialize)]
 pub enum Load {
@@ -38,6 +39,8 @@ pub struct Order {
     pub port: u16,
     /// The server, whose CPU time and memory are read from /proc.
     pub pid: u32,
+    /// What the server must show, in PEM. `None` is a server without TLS.
+    pub certificate: Option<PathBuf>,
     pub warm_up_ms: u64,
     pub counted_ms: u64,
 }
@@ -70,11 +73,6 @@ impl From<Result<Outcome, String>> for Outcome {
 }
 
 impl Load {
-    /// Whether this server can do it: only chat-pair has rooms.
-    pub fn suits(&self, server: &str) -> bool {
-        server == "chat-pair" || !matches!(self, Load::Room { rooms: 2.., .. })
-    }
-
     pub fn clients(&self) -> usize {
         match self {
             Load::Room { clients, .. } | Load::Idle { clients } => *clients,

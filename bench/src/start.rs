@@ -52,7 +52,7 @@ impl Watched {
     fn start(peer: &Peer) -> Result<Watched, String> {
         let started = Instant::now();
         let child = peer
-            .command(1)
+            .command(1, None)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn();

@@ -1,14 +1,21 @@
 //! The chat of axum's examples: a broadcast channel, two tasks per client. `Lagged` is told to the client, not fatal.
 
+mod tls;
+
+use axum::Extension;
 use axum::Router;
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::extract::{ConnectInfo, State};
 use axum::routing::get;
 use axum::serve::ListenerExt;
 use futures_util::{SinkExt, StreamExt};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
 use std::net::SocketAddr;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::{self, error::RecvError};
+use tokio_rustls::TlsAcceptor;
 
 /// More than any scenario has in flight, so nothing is missed by a reader that keeps reading.
 const CHANNEL: usize = 1024;
@@ -16,12 +23,10 @@ const CHANNEL: usize = 1024;
 type Room = broadcast::Sender<(SocketAddr, Utf8Bytes)>;
 
 #[tokio::main]
-async fn main() -> std::io::Result<()> {
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let tls = tls::acceptor()?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("listening on port {}", listener.local_addr()?.port());
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
     let enter = |upgrade: WebSocketUpgrade,
                  ConnectInfo(address): ConnectInfo<SocketAddr>,
                  State(room): State<Room>| async move {
@@ -30,11 +35,36 @@ async fn main() -> std::io::Result<()> {
     let app = Router::new()
         .route("/", get(enter))
         .with_state(Room::new(CHANNEL));
-    axum::serve(
-        listener,
-        app.into_make_service_with_connect_info::<SocketAddr>(),
-    )
-    .await
+    if let Some(tls) = tls {
+        return Ok(serve_tls(listener, tls, app).await?);
+    }
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    Ok(axum::serve(listener, app).await?)
+}
+
+/// What `axum::serve` does, with a TLS handshake before it.
+async fn serve_tls(listener: TcpListener, tls: TlsAcceptor, app: Router) -> std::io::Result<()> {
+    loop {
+        let (stream, address) = listener.accept().await?;
+        let _ = stream.set_nodelay(true);
+        let tls = tls.clone();
+        let app = app.clone().layer(Extension(ConnectInfo(address)));
+        tokio::spawn(async move {
+            let stream = match tls.accept(stream).await {
+                Ok(stream) => TokioIo::new(stream),
+                Err(error) => return eprintln!("{address}: {error}"),
+            };
+            let served = Builder::new(TokioExecutor::new())
+                .serve_connection_with_upgrades(stream, TowerToHyperService::new(app))
+                .await;
+            if let Err(error) = served {
+                eprintln!("{address}: {error}");
+            }
+        });
+    }
 }
 
 async fn stay(socket: WebSocket, address: SocketAddr, room: Room) {

@@ -1,10 +1,13 @@
 //! The usual server with tokio-tungstenite: a bounded queue and a writing half per client, the library's defaults.
 
+mod tls;
+
 use futures_util::{SinkExt, StreamExt, stream};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_tungstenite::accept_async;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -15,15 +18,24 @@ const QUEUE: usize = 1024;
 type Room = Arc<Mutex<HashMap<SocketAddr, mpsc::Sender<Message>>>>;
 
 #[tokio::main]
-async fn main() -> std::io::Result<()> {
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let tls = tls::acceptor()?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("listening on port {}", listener.local_addr()?.port());
     let room = Room::default();
     loop {
         let (stream, address) = listener.accept().await?;
-        let room = room.clone();
+        let _ = stream.set_nodelay(true);
+        let (room, tls) = (room.clone(), tls.clone());
         tokio::spawn(async move {
-            if let Err(error) = stay(stream, address, &room).await {
+            let stayed = match tls {
+                None => stay(stream, address, &room).await,
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => stay(stream, address, &room).await,
+                    Err(error) => Err(error.into()),
+                },
+            };
+            if let Err(error) = stayed {
                 eprintln!("{address}: {error}");
             }
             if room.lock().unwrap().remove(&address).is_some() {
@@ -33,8 +45,10 @@ async fn main() -> std::io::Result<()> {
     }
 }
 
-async fn stay(stream: TcpStream, address: SocketAddr, room: &Room) -> Result<(), Error> {
-    stream.set_nodelay(true)?;
+async fn stay<S>(stream: S, address: SocketAddr, room: &Room) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (mut sink, mut messages) = accept_async(stream).await?.split();
     let (queue, mut queued) = mpsc::channel(QUEUE);
     room.lock().unwrap().insert(address, queue);
