@@ -37,6 +37,8 @@
 //!   when the file with the tokens changes
 //! - [`server::addresses`], [`server::rate`]: how many connections an address may have, and how many
 //!   lines a second each may say
+//! - [`server::history`], [`server::window`], [`server::sessions`]: the last lines of a room, and who
+//!   may come back and read on
 //!
 //! The client:
 //!
@@ -45,6 +47,7 @@
 //!   arrived", and why it ended
 //! - [`client::chat`], [`client::outbox`]: what stays while connections come and go, and the lines
 //!   that are not known to have arrived
+//! - [`client::session`]: who the client is across connections, and how far it has heard
 //! - [`client::connect`], [`client::backoff`]: from a URL to an open stream, or one line that says
 //!   why not; and again
 //! - [`client::console`], [`client::pipe`], [`client::event`], [`client::format`]: the two ends, what

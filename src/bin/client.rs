@@ -11,6 +11,7 @@ use chat_pair::client::console::Console;
 use chat_pair::client::flags::Client as Flags;
 use chat_pair::client::format::Format;
 use chat_pair::client::limits::Limits;
+use chat_pair::client::session::Session;
 use chat_pair::flags;
 use chat_pair::os::{Stop, describe};
 use tokio::runtime::Builder;
@@ -55,7 +56,12 @@ fn open(flags: &Flags) -> io::Result<Chat> {
         ..Format::default()
     };
     let console = Console::open(format, Stop::listen()?, &limits)?;
-    Ok(Chat::new(console, limits, flags.wait))
+    let mut chat = Chat::new(console, limits, flags.wait);
+    // Who names a session in the URL knows what it is for.
+    if flags.reconnect && !flags.url.has("session") {
+        chat.session = Session::new()?;
+    }
+    Ok(chat)
 }
 
 /// Connects and talks, again and again if so asked, until somebody leaves.
@@ -71,7 +77,8 @@ async fn talk(flags: &Flags, url: &Address, chat: &mut Chat) -> ChatEnd {
     }
     let mut backoff = Backoff::default();
     loop {
-        let connecting = connect(url, trust.as_ref(), &limits);
+        let session = chat.session.ask(chat.outbox.next_count());
+        let connecting = connect(url, session.as_deref(), trust.as_ref(), &limits);
         let Some(opened) = chat.meanwhile(connecting).await else {
             return ChatEnd::Left;
         };
@@ -89,7 +96,10 @@ async fn talk(flags: &Flags, url: &Address, chat: &mut Chat) -> ChatEnd {
             }
             Err(error) => {
                 let why = format!("cannot connect to {url}: {error}");
-                if error.is_final {
+                // Perhaps the room has not come so far as we have heard, since the server was
+                // restored from an older copy.
+                let was_too_far = error.is_bad_request && chat.session.forget_place();
+                if error.is_final && !was_too_far {
                     return ChatEnd::Failed(why);
                 }
                 why

@@ -9,11 +9,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_websockets::CloseCode;
 
+use crate::client::connection::ConnectionEnd;
 use crate::client::console::Console;
 use crate::client::event::Event;
 use crate::client::limits::Limits;
 use crate::client::outbox::Outbox;
+use crate::client::session::{Heard, Session};
 use crate::os::describe;
 use crate::protocol::line;
 
@@ -23,6 +26,8 @@ pub struct Chat {
     pub console: Console,
     /// Lines that the server is not known to have.
     pub outbox: Outbox,
+    /// Who this client is for a server that it comes back to.
+    pub session: Session,
     /// Every limit of the client.
     pub limits: Limits,
     /// Whether there is a connection.
@@ -33,6 +38,8 @@ pub struct Chat {
     pub leave_at: Option<Instant>,
     /// How many lines were not sent and never will be.
     unsent: usize,
+    /// The server has closed the last connection because a line was too long for it.
+    refused: bool,
     /// There were lines that the server may not have taken.
     in_doubt: bool,
     /// Why what was received could not be written, if that failed.
@@ -62,11 +69,13 @@ impl Chat {
         Self {
             console,
             outbox: Outbox::default(),
+            session: Session::default(),
             limits,
             connected: false,
             wait,
             leave_at: None,
             unsent: 0,
+            refused: false,
             in_doubt: false,
             output_error: None,
         }
@@ -138,14 +147,63 @@ impl Chat {
         }
     }
 
-    /// Whether it is worth connecting again after a connection is lost: lines wait to be sent, or it
-    /// is not yet time to leave.
-    #[must_use]
-    pub fn goes_on(&self) -> bool {
-        self.outbox.waiting() > 0 || self.leave_at.is_none_or(|time| Instant::now() < time)
+    /// A line came from the server, which may be one of its own about our session.
+    pub fn hear(&mut self, line: &str) {
+        let was_asked = self.session.is_asked();
+        match self.session.hear(line) {
+            Heard::Begun { taken, same_past } => self.resume(taken, same_past),
+            Heard::Place => {}
+            Heard::Line(said) => {
+                if was_asked {
+                    self.name_doubtful();
+                }
+                self.console.show(&line::clean(line), said);
+            }
+        }
     }
 
-    /// A connection is over: prints the lines that the server may not have taken.
+    /// Something that is no text came from the server. If it was to answer for our session first, it
+    /// knows nothing of sessions.
+    pub fn hear_no_text(&mut self) {
+        if self.session.is_asked() {
+            self.session.has_no_answer();
+            self.name_doubtful();
+        }
+    }
+
+    /// The server has our session, and has taken so many lines. If it has not lost any since, those
+    /// behind them are sent again.
+    fn resume(&mut self, taken: u64, same_past: bool) {
+        let refused = std::mem::take(&mut self.refused);
+        if !(same_past && self.outbox.resume(taken)) {
+            self.name_doubtful();
+            self.outbox.count_from(taken);
+        } else if refused && let Some(line) = self.outbox.skip() {
+            // The server had taken those before it. This one it would refuse again and again.
+            self.unsent += 1;
+            self.name("not taken, since it is too long for the server", [line]);
+        }
+    }
+
+    /// A connection is over. Prints the lines that the server may not have taken, unless it can be
+    /// asked for them by our session.
+    pub fn disconnected(&mut self, end: &ConnectionEnd) {
+        self.connected = false;
+        if self.session.is_plain() {
+            self.name_doubtful();
+        }
+        let too_long = matches!(end, ConnectionEnd::Closed(CloseCode::MESSAGE_TOO_BIG, _));
+        self.refused = too_long && self.session.is_kept();
+    }
+
+    /// Whether it is worth connecting again after a connection is lost: lines are not known to be
+    /// taken, or it is not yet time to leave.
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        !self.outbox.is_empty() || self.leave_at.is_none_or(|time| Instant::now() < time)
+    }
+
+    /// Nobody can be asked any more: prints the lines that the server may not have taken.
     pub fn name_doubtful(&mut self) {
         let doubtful = self.outbox.doubtful();
         self.in_doubt |= !doubtful.is_empty();
@@ -192,6 +250,7 @@ impl Chat {
     /// Shows what is left to show, gives the terminal back, and says why the chat is over. Returns
     /// what the program ends with.
     pub async fn close(mut self, end: ChatEnd) -> ExitCode {
+        self.name_doubtful();
         self.name_unsent(&end);
         // A terminal shows everything in order, so the reason of a failure comes after what was
         // received. In a pipe the reason goes to standard error, and is written at once, even if

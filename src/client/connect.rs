@@ -51,6 +51,20 @@ impl Address {
         self.uri.port_u16().unwrap_or(usual)
     }
 
+    /// Whether what stands behind the `?` gives this key a value.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        let query = self.uri.query().unwrap_or_default();
+        form_urlencoded::parse(query.as_bytes()).any(|(has, _)| has == key)
+    }
+
+    /// The address as a URI, with this behind what stands behind its `?`.
+    fn uri_with(&self, query: &str) -> Option<Uri> {
+        let separator = if self.uri.query().is_some() { '&' } else { '?' };
+        // `Uri` writes the path `/` also where the URL has none.
+        format!("{}{separator}{query}", self.uri).parse().ok()
+    }
+
     /// The same address under this name, unless it names somebody already.
     #[must_use]
     pub fn with_name(self, name: &str) -> Self {
@@ -60,11 +74,8 @@ impl Address {
         let query = form_urlencoded::Serializer::new(String::new())
             .append_pair("name", name)
             .finish();
-        let separator = if self.uri.query().is_some() { '&' } else { '?' };
-        // `Uri` writes the path `/` also where the URL has none.
-        let uri = format!("{}{separator}{query}", self.uri).parse();
         Self {
-            uri: uri.unwrap_or_else(|_| self.uri.clone()),
+            uri: self.uri_with(&query).unwrap_or_else(|| self.uri.clone()),
             name: Some(name.to_owned()),
             ..self
         }
@@ -159,6 +170,8 @@ pub struct ConnectError {
     why: Why,
     /// Whether the same request would be refused again, so that there is no use in another one.
     pub is_final: bool,
+    /// Whether the server says that it is the request that is wrong (HTTP 400).
+    pub is_bad_request: bool,
 }
 
 /// A sentence; shown behind "cannot connect to ws://…: ".
@@ -170,6 +183,7 @@ impl ConnectError {
         Self {
             why: why.into(),
             is_final: true,
+            is_bad_request: false,
         }
     }
 }
@@ -179,6 +193,7 @@ impl<W: Into<Why>> From<W> for ConnectError {
         Self {
             why: why.into(),
             is_final: false,
+            is_bad_request: false,
         }
     }
 }
@@ -222,24 +237,27 @@ pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
 
 /// Connects: name, TCP (each address in turn), TLS for a `wss://` address, handshake, all within one
-/// deadline.
+/// deadline. `session` is what is asked for behind the `?` of the address; it may be a secret, so no
+/// error has it in it.
 ///
 /// # Errors
 ///
 /// There is no connection, and why.
 pub async fn connect(
     address: &Address,
+    session: Option<&str>,
     trust: Option<&Trust>,
     limits: &Limits,
 ) -> Result<Opened<Socket>, ConnectError> {
     let late = |_| format!("no answer within {:?}", limits.connect);
-    timeout(limits.connect, open(address, trust, limits))
+    timeout(limits.connect, open(address, session, trust, limits))
         .await
         .map_err(late)?
 }
 
 async fn open(
     address: &Address,
+    session: Option<&str>,
     trust: Option<&Trust>,
     limits: &Limits,
 ) -> Result<Opened<Socket>, ConnectError> {
@@ -262,7 +280,9 @@ async fn open(
         // The WebSocket library would go on in clear text, silently.
         None => return Err(ConnectError::last("there is no TLS for it")),
     };
-    handshake(stream, address, limits).await
+    let uri = session.and_then(|session| address.uri_with(session));
+    let uri = uri.unwrap_or_else(|| address.uri.clone());
+    handshake(stream, uri, address.token.as_ref(), limits).await
 }
 
 /// Connects with the first of the addresses that lets itself be connected with.
@@ -289,15 +309,16 @@ async fn tcp(addresses: &[SocketAddr], limits: &Limits) -> io::Result<TcpStream>
 /// through memory, after a look at it.
 async fn handshake<S>(
     mut stream: S,
-    address: &Address,
+    uri: Uri,
+    token: Option<&Token>,
     limits: &Limits,
 ) -> Result<Opened<S>, ConnectError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (library, mut ours) = tokio::io::duplex(2 * limits.head);
-    let mut builder = ClientBuilder::from_uri(address.uri.clone());
-    if let Some(token) = &address.token {
+    let mut builder = ClientBuilder::from_uri(uri);
+    if let Some(token) = token {
         let bearer = HeaderValue::try_from(format!("Bearer {}", token.secret()));
         let mut bearer = bearer.map_err(|_| WRONG)?;
         bearer.set_sensitive(true);
@@ -354,6 +375,7 @@ async fn look(
         return Err(ConnectError {
             why: why.into(),
             is_final: is_final(status),
+            is_bad_request: status == 400,
         });
     }
     // RFC 6455 4.1: each of these is a reason to fail, and the library looks at the key alone. It

@@ -123,18 +123,22 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
         }
     }
 
-    /// Talks until the connection is over. Then prints the lines that the server may not have taken.
+    /// Talks until the connection is over. Then prints the lines that the server may not have taken,
+    /// unless it can still be asked.
     pub async fn talk(mut self) -> ConnectionEnd {
         let end = self.run().await;
         if let ConnectionEnd::Closed(..) | ConnectionEnd::Fault(_) = end {
             self.finish().await;
         }
-        self.chat.connected = false;
-        self.chat.name_doubtful();
+        self.chat.disconnected(&end);
         end
     }
 
     async fn run(&mut self) -> ConnectionEnd {
+        if self.chat.session.is_asked() {
+            // A server that knows nothing of sessions may have nothing to say, but it answers this.
+            self.send(Message::ping(""));
+        }
         loop {
             self.send_lines();
             let may_take_input = self.may_take_input();
@@ -165,9 +169,11 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
     }
 
     /// Encodes everything that is queued, and before that queues lines from the outbox, as many as
-    /// the limit for unwritten bytes allows.
+    /// the limit for unwritten bytes allows. A server that was asked for our session first says which
+    /// lines it has.
     fn send_lines(&mut self) {
-        if self.goodbye.is_none() && !self.write_failed {
+        let may_send = self.goodbye.is_none() && !self.chat.session.is_asked();
+        if may_send && !self.write_failed {
             let free = self.chat.limits.batch.saturating_sub(self.unwritten.len());
             for message in self.chat.outbox.batch(free) {
                 self.send(message);
@@ -266,6 +272,7 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
     fn deadline(&self) -> Option<Instant> {
         match self.goodbye {
             Some(Goodbye::Leaving(until) | Goodbye::InputEnded(until)) => Some(until),
+            None if self.chat.session.is_asked() && !self.chat.outbox.is_empty() => None,
             None if self.chat.outbox.waiting() == 0 => self.chat.leave_at,
             None => None,
         }
@@ -372,8 +379,10 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
                 return Some(self.fault(close::NOT_UTF8));
             };
             for line in line::lines(text) {
-                self.chat.console.show(&line::clean(line));
+                self.chat.hear(line);
             }
+        } else {
+            self.chat.hear_no_text();
         }
         None
     }

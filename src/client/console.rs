@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
+use jiff::Timestamp;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::sleep;
 
@@ -90,9 +91,10 @@ impl Console {
         }
     }
 
-    /// Shows a line of the chat, which must be clean. It only waits here: [`Console::next`] writes it.
-    pub fn show(&mut self, line: &str) {
-        let line = self.format.line(line);
+    /// Shows a line of the chat, which must be clean, with the time when it was said, if that is known.
+    /// It only waits here: [`Console::next`] writes it.
+    pub fn show(&mut self, line: &str, said: Option<Timestamp>) {
+        let line = self.format.line(line, said);
         match &mut self.ends {
             Ends::Terminal(terminal) => terminal.print(&line),
             Ends::Pipe(_, output) => output.push(&line),

@@ -1,6 +1,6 @@
 //! How a line of the chat looks: plain, with colours and times, or as JSON.
 
-use jiff::{Timestamp, Zoned};
+use jiff::{Timestamp, tz::TimeZone};
 use serde_json::json;
 
 use crate::client::terminal::Colours;
@@ -33,11 +33,12 @@ impl<'a> Line<'a> {
 }
 
 impl Format {
-    /// A line from the server as it is shown, without a line end. The line has been made safe.
+    /// A line from the server as it is shown, without a line end. The line has been made safe. It was
+    /// said at this time, or now if that is not known.
     #[must_use]
-    pub fn line(&mut self, line: &str) -> String {
+    pub fn line(&mut self, line: &str, said: Option<Timestamp>) -> String {
         if self.json {
-            let at = format!("{:.3}", Timestamp::now());
+            let at = format!("{:.3}", said.unwrap_or_else(Timestamp::now));
             return match Line::of(line) {
                 Line::Message { from, text } => json!({ "at": at, "from": from, "text": text }),
                 Line::Notice(notice) => match presence(notice) {
@@ -48,7 +49,7 @@ impl Format {
             }
             .to_string();
         }
-        let time = self.time();
+        let time = self.time(said);
         match (Line::of(line), &mut self.colours) {
             (Line::Message { from, text }, Some(colours)) => {
                 format!("{time}{}: {text}", colours.paint(from))
@@ -60,12 +61,14 @@ impl Format {
     /// A line of one's own as it stays visible behind the prompt.
     #[must_use]
     pub fn own(&self, prompt: &str, line: &str) -> String {
-        format!("{}{prompt}{line}", self.time())
+        format!("{}{prompt}{line}", self.time(None))
     }
 
-    fn time(&self) -> String {
+    fn time(&self, said: Option<Timestamp>) -> String {
         if self.times {
-            Zoned::now().strftime("%H:%M:%S ").to_string()
+            let said = said.unwrap_or_else(Timestamp::now);
+            let local = said.to_zoned(TimeZone::system());
+            local.strftime("%H:%M:%S ").to_string()
         } else {
             String::new()
         }
@@ -96,9 +99,12 @@ mod tests {
 
     #[test]
     fn plain_lines_are_as_they_came() {
-        assert_eq!(Format::default().line("127.0.0.1:1: hi"), "127.0.0.1:1: hi");
         assert_eq!(
-            Format::default().line("* 3 messages missed"),
+            Format::default().line("127.0.0.1:1: hi", None),
+            "127.0.0.1:1: hi"
+        );
+        assert_eq!(
+            Format::default().line("* 3 messages missed", None),
             "* 3 messages missed"
         );
     }
@@ -109,10 +115,13 @@ mod tests {
             colours: Some(Colours::default()),
             ..Format::default()
         };
-        let line = format.line("127.0.0.1:1: a: b");
-        assert_eq!(line, format.line("127.0.0.1:1: a: b"));
+        let line = format.line("127.0.0.1:1: a: b", None);
+        assert_eq!(line, format.line("127.0.0.1:1: a: b", None));
         assert!(line.ends_with("m127.0.0.1:1\x1b[m: a: b"), "{line}");
-        assert_eq!(format.line("* 3 messages missed"), "* 3 messages missed");
+        assert_eq!(
+            format.line("* 3 messages missed", None),
+            "* 3 messages missed"
+        );
     }
 
     #[test]
@@ -121,8 +130,9 @@ mod tests {
             json: true,
             ..Format::default()
         };
-        let mut read =
-            |line: &str| serde_json::from_str::<serde_json::Value>(&format.line(line)).unwrap();
+        let mut read = |line: &str| {
+            serde_json::from_str::<serde_json::Value>(&format.line(line, None)).unwrap()
+        };
         let message = read("[::1]:5: say \"hi\"\t\\");
         assert_eq!(message["from"], "[::1]:5");
         assert_eq!(message["text"], "say \"hi\"\t\\");

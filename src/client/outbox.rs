@@ -15,7 +15,8 @@ pub struct Outbox {
     /// Bytes of the lines in both.
     bytes: usize,
     /// How many sent lines are no longer here, because they were confirmed, or because their
-    /// connection was lost and they were given up as doubtful.
+    /// connection was lost and they were given up as doubtful. In a session this is the server's
+    /// count, so that both give a line the same number.
     settled: u64,
 }
 
@@ -78,6 +79,44 @@ impl Outbox {
             self.bytes -= size(&line);
             self.settled += 1;
         }
+    }
+
+    /// Where a server that does not know our session is to begin to count. If it is in doubt whether
+    /// sent lines were taken, this is more than a server which knows the session can have counted,
+    /// so that we see from its count whether it does.
+    #[must_use]
+    pub fn next_count(&self) -> u64 {
+        match self.sent.len() as u64 {
+            0 => self.settled,
+            in_doubt => self.settled + in_doubt + 1,
+        }
+    }
+
+    /// A server that has our session has taken so many lines: what it has not taken is to be sent
+    /// again, before the lines that wait. Returns `false` if that cannot be the count of the lines
+    /// that were sent; then nothing has changed.
+    #[must_use]
+    pub fn resume(&mut self, taken: u64) -> bool {
+        let possible = self.settled..=self.settled + self.sent.len() as u64;
+        if !possible.contains(&taken) {
+            return false;
+        }
+        self.confirm(&taken.to_be_bytes());
+        self.sent.append(&mut self.waiting);
+        std::mem::swap(&mut self.sent, &mut self.waiting);
+        true
+    }
+
+    /// The lines of a session are counted on from this number. None of them is in doubt.
+    pub fn count_from(&mut self, taken: u64) {
+        self.settled = taken;
+    }
+
+    /// Gives up the next line to send.
+    pub fn skip(&mut self) -> Option<String> {
+        let line = self.waiting.pop_front()?;
+        self.bytes -= size(&line);
+        Some(line)
     }
 
     /// No sent line waits for a pong any more: the server has answered our Close, so that all have
@@ -153,6 +192,53 @@ mod tests {
         assert_eq!(outbox.bytes(), 2 * size("a"));
         outbox.confirm(&u64::MAX.to_be_bytes());
         assert_eq!((outbox.waiting(), outbox.bytes()), (1, size("b")));
+    }
+
+    #[test]
+    fn what_a_session_has_not_taken_is_sent_again_in_order() {
+        for taken in 1..=3_u64 {
+            let mut outbox = with(&["a", "b", "c", "d"]);
+            for _ in 0..3 {
+                outbox.batch(1);
+            }
+            outbox.confirm(&1u64.to_be_bytes());
+            assert!(outbox.resume(taken));
+            let rest = &["a", "b", "c", "d"][usize::try_from(taken).unwrap()..];
+            let bytes: usize = rest.iter().map(|line| size(line)).sum();
+            assert_eq!(outbox.bytes(), bytes);
+            assert_eq!((outbox.waiting(), outbox.next_count()), (rest.len(), taken));
+            let messages = outbox.batch(9999);
+            let (ping, lines) = messages.split_last().unwrap();
+            let lines: Vec<_> = lines.iter().map(|line| &line.as_payload()[..]).collect();
+            let expected: Vec<_> = rest.iter().map(|line| line.as_bytes()).collect();
+            assert_eq!(lines, expected);
+            // A line has the same number as before.
+            assert_eq!(ping.as_payload()[..], 4u64.to_be_bytes());
+        }
+    }
+
+    /// Whether a server knows the session is seen from its count.
+    #[test]
+    fn a_count_that_cannot_be_ours_leaves_the_lines_in_doubt() {
+        let mut outbox = with(&["a", "b", "c", "d"]);
+        assert_eq!(outbox.next_count(), 0);
+        for _ in 0..3 {
+            outbox.batch(1);
+        }
+        outbox.confirm(&1u64.to_be_bytes());
+        for strange in [0, outbox.next_count(), u64::MAX] {
+            assert!(!outbox.resume(strange));
+        }
+        assert_eq!(outbox.doubtful(), ["b", "c"]);
+        outbox.count_from(4);
+        assert_eq!(outbox.batch(9)[1].as_payload()[..], 5u64.to_be_bytes());
+    }
+
+    #[test]
+    fn a_line_that_is_given_up_takes_no_memory() {
+        let mut outbox = with(&["a"]);
+        assert_eq!(outbox.skip().as_deref(), Some("a"));
+        assert_eq!((outbox.skip(), outbox.bytes()), (None, 0));
     }
 
     /// Empty lines without end would fill the memory otherwise.

@@ -73,9 +73,11 @@ impl Tokens {
             // A person may have several tokens, one for each device.
             if let (Some(name), Some(text)) = (&name, entry.name)
                 && seen.insert(text)
-                && !names.take(name)
             {
-                return Err(wrong("it looks like another one"));
+                if !names.is_free(name, None) {
+                    return Err(wrong("it looks like another one"));
+                }
+                names.take(name, 0);
             }
             let token = entry.token;
             known.push(Known { token, name });
@@ -113,7 +115,7 @@ impl Tokens {
                 own.text()
             ))),
             (Some(own), _) => Ok(Some(own.clone())),
-            (None, Some(name)) if self.names.has(name) => Err(forbid(format!(
+            (None, Some(name)) if !self.names.is_free(name, None) => Err(forbid(format!(
                 "the name {} belongs to a token, or looks like one that does",
                 name.text()
             ))),

@@ -5,13 +5,15 @@
 //! to these bytes.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::protocol::line;
-use crate::server::frame::text_frame;
+use crate::server::frame::{self, text_frame};
 use crate::server::identity::Identity;
+use crate::server::sessions::{Author, Subscriber};
 
 /// Lines said at about the same time, ready to be written to anybody's socket.
 #[derive(Debug)]
@@ -24,16 +26,20 @@ pub struct Batch {
     pub position: u64,
     /// How many lines.
     pub lines: u64,
+    /// When they were said, in milliseconds of Unix time.
+    time: u64,
+    /// The frame that says so of the first line.
+    mark: Bytes,
     /// What the batch takes of the room's space. It is given back when the batch is dropped: the
     /// channel keeps it until the last subscriber has received it, and each of those keeps it until
     /// it has put the frames behind what it writes.
     _space: Option<OwnedSemaphorePermit>,
 }
 
-/// Which connections get some frames, by their numbers in the order in which they entered.
+/// Which connections get some frames.
 #[derive(Clone, Copy, Debug)]
 pub enum Audience {
-    /// All but the one that said them.
+    /// All but those of the one that said them.
     AllBut(u64),
     /// Those that entered before this one.
     Before(u64),
@@ -42,11 +48,11 @@ pub enum Audience {
 }
 
 impl Audience {
-    fn has(self, connection: u64) -> bool {
+    fn has(self, who: Subscriber) -> bool {
         match self {
-            Self::AllBut(speaker) => connection != speaker,
-            Self::Before(newcomer) => connection < newcomer,
-            Self::Only(listener) => connection == listener,
+            Self::AllBut(author) => who.author != author,
+            Self::Before(newcomer) => who.connection < newcomer,
+            Self::Only(listener) => who.connection == listener,
         }
     }
 }
@@ -66,25 +72,38 @@ impl Batch {
         self.frames.len()
     }
 
-    /// Adds the frames that are for this connection to `frames`, uncopied and in as few pieces as
+    /// Adds the frames that are for this subscriber to `frames`, uncopied and in as few pieces as
     /// can be. Returns how many lines the others are: its own.
-    pub fn frames_for(&self, connection: u64, frames: &mut Vec<Bytes>) -> u64 {
-        let (mut start, mut own_lines) = (0, 0);
-        for own in self
-            .parts
-            .iter()
-            .filter(|part| !part.audience.has(connection))
-        {
-            if start < own.bytes.start {
-                frames.push(self.frames.slice(start..own.bytes.start));
+    pub fn frames_for(&self, who: Subscriber, frames: &mut Vec<Bytes>) -> u64 {
+        let (mut start, mut first, mut line, mut own_lines) = (0, 0, 0, 0);
+        let mut push = |bytes: Range<usize>, lines: Range<u64>| {
+            if who.marked && !lines.is_empty() {
+                frames.push(match lines.start {
+                    0 => self.mark.clone(),
+                    line => frame::mark(self.position + line, self.time),
+                });
             }
-            start = own.bytes.end;
-            own_lines += own.lines;
+            if !bytes.is_empty() {
+                frames.push(self.frames.slice(bytes));
+            }
+        };
+        for part in &self.parts {
+            let before = line;
+            line += part.lines;
+            if !part.audience.has(who) {
+                push(start..part.bytes.start, first..before);
+                (start, first) = (part.bytes.end, line);
+                own_lines += part.lines;
+            }
         }
-        if start < self.bytes() {
-            frames.push(self.frames.slice(start..));
-        }
+        push(start..self.bytes(), first..line);
         own_lines
+    }
+
+    /// The frames of each of its authors in turn, and how many lines they are.
+    pub fn parts(&self) -> impl Iterator<Item = (&[u8], u64)> {
+        let parts = self.parts.iter();
+        parts.map(|part| (&self.frames[part.bytes.clone()], part.lines))
     }
 }
 
@@ -93,6 +112,8 @@ impl Batch {
 pub struct BatchMut {
     frames: Vec<u8>,
     parts: Vec<Part>,
+    /// Who said each part.
+    authors: Vec<Arc<Author>>,
     lines: u64,
     space: Option<OwnedSemaphorePermit>,
 }
@@ -110,15 +131,16 @@ impl BatchMut {
         self.frames.is_empty()
     }
 
-    /// Adds lines for these connections, and the space that they take.
-    pub fn add(&mut self, audience: Audience, lines: &Lines<'_>, space: OwnedSemaphorePermit) {
+    /// Adds lines of this author, and the space that they take.
+    pub fn add(&mut self, author: &Arc<Author>, lines: &Lines<'_>, space: OwnedSemaphorePermit) {
         let start = self.len();
         self.frames.extend_from_slice(&lines.frames);
         self.parts.push(Part {
-            audience,
+            audience: lines.audience.unwrap_or(Audience::AllBut(author.id)),
             bytes: start..self.len(),
             lines: lines.count,
         });
+        self.authors.push(author.clone());
         self.lines += lines.count;
         match &mut self.space {
             Some(sum) => sum.merge(space),
@@ -126,16 +148,20 @@ impl BatchMut {
         }
     }
 
-    /// The batch as it is now, behind the `position` lines that were said before it.
+    /// The batch as it is now, said at `time` behind the `position` lines before it; and who said
+    /// each part.
     #[must_use]
-    pub fn freeze(self, position: u64) -> Batch {
-        Batch {
+    pub fn freeze(self, position: u64, time: u64) -> (Batch, Vec<Arc<Author>>) {
+        let batch = Batch {
             frames: self.frames.into(),
             parts: self.parts,
             position,
             lines: self.lines,
+            time,
+            mark: frame::mark(position, time),
             _space: self.space,
-        }
+        };
+        (batch, self.authors)
     }
 }
 
@@ -205,21 +231,37 @@ mod tests {
         for (speaker, text) in [(1, "a"), (2, "b"), (2, "c"), (1, "d"), (3, "e")] {
             let mut lines = Lines::of(&name);
             lines.push(text);
-            batch.add(
-                Audience::AllBut(speaker),
-                &lines,
-                space.clone().try_acquire_owned().unwrap(),
-            );
+            let space = space.clone().try_acquire_owned().unwrap();
+            batch.add(&Author::connection(speaker), &lines, space);
             expected.push((speaker, lines.frames));
         }
-        let batch = batch.freeze(4);
+        let (batch, _) = batch.freeze(4, 7);
         assert_eq!((batch.lines, batch.position), (5, 4));
-        for (speaker, own, pieces) in [(1, 2, 2), (2, 2, 2), (3, 1, 1), (4, 0, 1)] {
-            let mut frames = Vec::new();
-            assert_eq!(batch.frames_for(speaker, &mut frames), own);
+        for (speaker, own, marks) in [
+            (1, 2, &[5, 8][..]),
+            (2, 2, &[4, 7]),
+            (3, 1, &[4]),
+            (4, 0, &[4]),
+        ] {
             let others = expected.iter().filter(|(from, _)| *from != speaker);
             let others: Vec<_> = others.flat_map(|(_, frame)| frame.clone()).collect();
-            assert_eq!((frames.concat(), frames.len()), (others, pieces));
+            let mut who = Subscriber {
+                connection: 9,
+                author: speaker,
+                marked: false,
+            };
+            let mut frames = Vec::new();
+            assert_eq!(batch.frames_for(who, &mut frames), own);
+            assert_eq!((frames.concat(), frames.len()), (others, marks.len()));
+            // Whoever asks is told where each piece begins.
+            who.marked = true;
+            let mut marked = Vec::new();
+            assert_eq!(batch.frames_for(who, &mut marked), own);
+            let expected = marks.iter().zip(frames).flat_map(|(position, piece)| {
+                let mark = frame::text_of(&[&format!("@{position} 7")]);
+                [mark, piece]
+            });
+            assert_eq!(marked, expected.collect::<Vec<_>>());
         }
         assert_eq!(space.available_permits(), 0);
         drop(batch);

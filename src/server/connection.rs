@@ -66,6 +66,8 @@ pub enum Ended {
     Stuck(Duration),
     /// The client did not answer a ping within the limit.
     Silent(Duration),
+    /// A newer connection has the session of this one.
+    Replaced,
     /// The server is shutting down.
     Stopped,
 }
@@ -84,6 +86,10 @@ impl Ended {
             Self::Left(code) => Some((*code, "")),
             Self::Fault((code, reason)) => Some((*code, reason)),
             Self::Silent(_) => Some((CloseCode::POLICY_VIOLATION, "no answer to a ping")),
+            Self::Replaced => Some((
+                CloseCode::POLICY_VIOLATION,
+                "replaced by a newer connection",
+            )),
             Self::Stopped => Some((CloseCode::GOING_AWAY, "server shutting down")),
             Self::Lost | Self::Stuck(_) => None,
         }
@@ -106,6 +112,7 @@ impl fmt::Display for Ended {
             }
             Self::Stuck(limit) => write!(f, "was cut off: it took nothing for {limit:?}"),
             Self::Silent(limit) => write!(f, "was cut off: silent for {limit:?}"),
+            Self::Replaced => write!(f, "was replaced by a newer connection"),
             Self::Stopped => write!(f, "was told that the server is shutting down"),
         }
     }
@@ -130,6 +137,7 @@ where
         let keepalive = Mutex::new(Keepalive::new(limits.quiet));
         let pongs = Pongs::default();
         let stopping = pin!(stopping);
+        let replaced = speaker.replaced();
         let reader = Reader {
             codec: &mut self.codec,
             identity,
@@ -146,6 +154,8 @@ where
             // In this order each time; neither loop can starve the other, since both give way to
             // the runtime again and again.
             biased;
+            // Neither is heard or waited for any more when the client is back on a newer one.
+            () = replaced => Ended::Replaced,
             // The room speaks.
             ended = write(&mut self.writer, subscription, &keepalive, &pongs) => ended,
             // The client speaks.

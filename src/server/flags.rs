@@ -52,7 +52,7 @@ pub struct Server {
     #[arg(long, env = "CHAT_MAX_CONNECTIONS", value_name = "N", default_value_t = LIMITS.connections, value_parser = connections)]
     pub max_connections: usize,
 
-    /// Rooms at once; one is there as long as somebody is in it
+    /// Rooms at once; one is there as long as somebody is in it, or its past is kept
     #[arg(long, env = "CHAT_MAX_ROOMS", value_name = "N", default_value_t = LIMITS.rooms, value_parser = rooms)]
     pub max_rooms: usize,
 
@@ -68,6 +68,10 @@ pub struct Server {
     /// Connections at once from one address, or from one /64 of IPv6; this machine may have any number
     #[arg(long, env = "CHAT_MAX_PER_ADDRESS", value_name = "N", value_parser = connections)]
     pub max_per_address: Option<usize>,
+
+    /// Lines of the past that whoever enters a room gets first
+    #[arg(long, env = "CHAT_HISTORY", value_name = "LINES", default_value_t = 0, value_parser = history)]
+    pub history: usize,
 
     /// Tell those in a room who is here, who joins and who leaves
     #[arg(long, env = "CHAT_PRESENCE", value_parser = switch)]
@@ -107,6 +111,8 @@ impl Server {
             message: self.max_message,
             connections: self.max_connections,
             rooms: self.max_rooms,
+            history: self.history as u64,
+            sessions: self.max_connections,
             tls: self.tls_cert.as_ref().map_or(0, |_| Limits::TLS),
             lines: self.rate,
             per_address: self.max_per_address,
@@ -132,6 +138,14 @@ fn rooms(text: &str) -> Result<usize, String> {
 fn rate(text: &str) -> Result<u32, String> {
     let lines = number(text, 1, 1_000_000)?;
     Ok(u32::try_from(lines).unwrap_or(u32::MAX))
+}
+
+fn history(text: &str) -> Result<usize, String> {
+    number(
+        text,
+        0,
+        usize::try_from(LIMITS.window_lines).unwrap_or(usize::MAX),
+    )
 }
 
 fn threads(text: &str) -> Result<usize, String> {

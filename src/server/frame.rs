@@ -16,9 +16,41 @@ pub fn missed(lines: u64) -> Bytes {
 /// A line of the server's own.
 #[must_use]
 pub fn notice(text: &str) -> Bytes {
+    text_of(&["* ", text])
+}
+
+/// A text frame whose payload is `parts` joined.
+#[must_use]
+pub fn text_of(parts: &[&str]) -> Bytes {
     let mut frame = Vec::new();
-    text_frame(&mut frame, &["* ", text]);
+    text_frame(&mut frame, parts);
     frame.into()
+}
+
+/// Bytes of the longest [`mark`].
+pub const MARK: usize = 2 + "@ ".len() + 2 * 20;
+
+/// The frame `@POSITION MILLISECONDS`, which says of the line behind it where it is in the log, and
+/// when it was said in Unix time.
+#[must_use]
+pub fn mark(position: u64, time: u64) -> Bytes {
+    text_of(&[&format!("@{position} {time}")])
+}
+
+/// Where the first so many of the text frames end, which [`text_frame`] has written.
+#[must_use]
+pub fn end_of(frames: &[u8], count: u64) -> usize {
+    let mut end = 0;
+    for _ in 0..count {
+        let (head, len) = match frames[end..] {
+            [_, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([high, low]))),
+            [_, 127, _, _, _, _, a, b, c, d, ..] => (10, u32::from_be_bytes([a, b, c, d]) as usize),
+            [_, len, ..] => (2, usize::from(len)),
+            _ => (0, 0),
+        };
+        end += head + len;
+    }
+    end
 }
 
 /// A Close with its code and reason (RFC 6455 5.5.1). The reason is short: all of a control frame

@@ -15,6 +15,7 @@ use crate::protocol::limits::{CLOSE, HEAD, MESSAGE, QUIET, longest};
 /// + 4           * log                          two outputs: what waits and what is being written
 /// + rooms       * (backlog + full + 32 KiB)    what rooms keep for those who are behind
 /// + connections * (2 * message + gather + 3 * full + 16 KiB + tls)
+/// + windows                                    the last lines of all rooms, and their sessions
 /// ```
 ///
 /// where `full = batch + longest` is a full batch, to which one line more was added, and `longest`
@@ -71,7 +72,8 @@ pub struct Limits {
     pub last_lines: Duration,
     /// … and then everyone this long to hear them. The promise is 5 s for both.
     pub drain: Duration,
-    /// Rooms at once; one is there as long as somebody is in it.
+    /// Rooms at once; one is there as long as somebody is in it, or its past is kept and nobody
+    /// needs its place.
     pub rooms: usize,
     /// Bytes that the slowest subscriber of a room may be behind before those who speak wait. At the lowest
     /// rate, these and what is being written are delivered before `drain`.
@@ -87,6 +89,26 @@ pub struct Limits {
     pub cost: usize,
     /// Bytes after which a receiver writes instead of taking one more batch that is ready.
     pub gather: usize,
+    /// Lines of a room that are kept for those who come back: a long evening's talk, …
+    pub window_lines: u64,
+    /// … and the bytes that they may take, of a flood too: some seconds of what the slowest readers
+    /// that are waited for take.
+    pub window: usize,
+    /// Bytes that the kept lines and the sessions of all rooms may take together.
+    pub windows: usize,
+    /// Lines that whoever enters a room gets first.
+    pub history: u64,
+    /// Sessions of one room, with a connection or without: as many as there may be connections, so
+    /// that all of them may be lost at once and come back.
+    pub sessions: usize,
+    /// How long a session is remembered without a connection: longer than a laptop is closed for a
+    /// walk to the next room, and than a client's pauses before it tries again.
+    pub session: Duration,
+    /// How often what need not be remembered any more is looked for.
+    pub sweep: Duration,
+    /// How soon it is looked for again when nearly all of `windows` is used, and by rooms in which
+    /// somebody is, so that nothing of it can be dropped.
+    pub sweep_rest: Duration,
     /// Those who come or go within a moment are named in one line.
     pub moment: Duration,
     /// Whoever is back within this time has not left.
@@ -145,6 +167,7 @@ impl Limits {
             + 4 * self.log
             + self.rooms * (self.backlog + self.full() + 32 * 1024)
             + (self.connections + self.refusals) * connection
+            + self.windows
     }
 
     /// What `tls` is with TLS.
@@ -178,6 +201,14 @@ impl Limits {
         turn: 64 * 1024,
         cost: 64,
         gather: 64 * 1024,
+        window_lines: 10_000,
+        window: 1024 * 1024,
+        windows: 64 * 1024 * 1024,
+        history: 0,
+        sessions: 4096,
+        session: Duration::from_mins(10),
+        sweep: Duration::from_mins(1),
+        sweep_rest: Duration::from_secs(1),
         moment: Duration::from_millis(200),
         absence: Duration::from_secs(5),
         names_left: 1024,

@@ -8,6 +8,8 @@
 //! - [`access`], [`addresses`], [`rate`]: who may come in, how many from one address, and how much
 //!   each may say, which may be passed by too; [`tls`]: the same in secret; [`files`]:
 //!   what is read again when it changes
+//! - [`history`], [`window`], [`sessions`]: what is kept of a room for those who come back, which may
+//!   be passed by, too
 //! - [`flags`], [`limits`]
 
 pub mod access;
@@ -18,6 +20,7 @@ pub mod files;
 pub mod flags;
 pub mod frame;
 pub mod handshake;
+pub mod history;
 pub mod identity;
 pub mod limits;
 pub mod listener;
@@ -27,9 +30,11 @@ pub mod presence;
 pub mod rate;
 pub mod room;
 pub mod rooms;
+pub mod sessions;
 #[cfg(feature = "tls")]
 pub mod tls;
 #[cfg(not(feature = "tls"))]
 #[path = "without_tls.rs"]
 pub mod tls;
+pub mod window;
 pub mod writer;

@@ -1,6 +1,6 @@
 //! The names that people choose: which there are, and when two of them are the same.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use precis_profiles::UsernameCaseMapped;
@@ -95,30 +95,30 @@ fn looks_like_an_address(form: &str) -> bool {
     form.parse::<IpAddr>().is_ok() || digits.parse::<IpAddr>().is_ok()
 }
 
-/// Names of which no two are the same.
+/// Names of which no two are the same, and which connection has each.
 #[derive(Debug, Default)]
-pub struct Names(HashSet<String>);
+pub struct Names(HashMap<String, u64>);
 
 impl Names {
-    /// Whether one of them is this name, or looks like it.
+    /// Whether nobody has the name, or only the connection that is about to be replaced.
     #[must_use]
-    pub fn has(&self, name: &Name) -> bool {
-        name.keys.iter().any(|key| self.0.contains(key))
+    pub fn is_free(&self, name: &Name, replaced: Option<u64>) -> bool {
+        let mut owners = name.keys.iter().filter_map(|key| self.0.get(key));
+        owners.all(|owner| Some(*owner) == replaced)
     }
 
-    /// Adds a name. Returns whether it was free.
-    pub fn take(&mut self, name: &Name) -> bool {
-        let free = !self.has(name);
-        if free {
-            self.0.extend(name.keys.iter().cloned());
-        }
-        free
+    /// Gives a name that is free to a connection.
+    pub fn take(&mut self, name: &Name, connection: u64) {
+        self.0
+            .extend(name.keys.iter().map(|key| (key.clone(), connection)));
     }
 
-    /// Removes a name that was added.
-    pub fn free(&mut self, name: &Name) {
+    /// A connection gives back its name, unless that was taken over.
+    pub fn free(&mut self, name: &Name, connection: u64) {
         for key in &name.keys {
-            self.0.remove(key);
+            if self.0.get(key) == Some(&connection) {
+                self.0.remove(key);
+            }
         }
     }
 }
@@ -206,14 +206,13 @@ mod tests {
             ("Σ", "ς"),
         ] {
             let mut names = Names::default();
-            assert!(names.take(&Name::new(one).expect(one)));
-            assert!(
-                !names.take(&Name::new(other).expect(other)),
-                "{one} {other}"
-            );
-            names.free(&Name::new(one).expect(one));
-            assert!(names.take(&Name::new(other).expect(other)));
-            assert!(!names.take(&Name::new(one).expect(one)), "{other} {one}");
+            let (one, other) = (Name::new(one).expect(one), Name::new(other).expect(other));
+            names.take(&one, 1);
+            assert!(!names.is_free(&other, None), "{one:?} {other:?}");
+            names.free(&one, 1);
+            assert!(names.is_free(&other, None));
+            names.take(&other, 2);
+            assert!(!names.is_free(&one, None), "{other:?} {one:?}");
         }
     }
 
@@ -221,7 +220,25 @@ mod tests {
     fn other_names_are_others() {
         let mut names = Names::default();
         for text in ["ana", "anna", "budi", "an", "аня", "李雷", "李磊"] {
-            assert!(names.take(&Name::new(text).expect(text)), "{text}");
+            let name = Name::new(text).expect(text);
+            assert!(names.is_free(&name, None), "{text}");
+            names.take(&name, 1);
         }
+    }
+
+    #[test]
+    fn a_name_that_was_taken_over_is_not_given_back_by_who_had_it() {
+        let mut names = Names::default();
+        let (small, capital) = (Name::new("ana").unwrap(), Name::new("Ana").unwrap());
+        names.take(&small, 1);
+        assert!(!names.is_free(&capital, Some(2)));
+        assert!(names.is_free(&capital, Some(1)));
+        names.take(&capital, 2);
+        names.free(&small, 1);
+        assert!(!names.is_free(&small, None));
+        names.free(&capital, 2);
+        assert!(names.is_free(&small, None));
+        // Of two spellings each has keys of its own, and none is left behind.
+        assert!(names.0.is_empty(), "{names:?}");
     }
 }

@@ -8,11 +8,13 @@
 //! to the slowest subscriber in this way (backpressure), and nothing is ever overwritten.
 //!
 //! A reader that is too slow to be waited for, while somebody waits, lets go of its subscription
-//! until it can take more. What was said in between is missed by it alone, and it is told how many
-//! lines those were.
+//! until it can take more. Then it subscribes again, and reads what is kept of the past ([`history`])
+//! before what is new. The rest is missed by it alone, and it is told how many lines those were.
+//! Whoever comes back to its session reads on in the same way.
+//!
+//! [`history`]: crate::server::history
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -21,9 +23,12 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::Instant;
 
-use crate::server::batch::{Audience, Batch, BatchMut, Lines};
-use crate::server::frame;
+use crate::server::batch::{Batch, BatchMut, Lines};
+use crate::server::handshake::{Refusal, SHUTTING_DOWN};
+use crate::server::history::{Bookmark, History};
 use crate::server::limits::Limits;
+use crate::server::sessions::{Asked, Author};
+use crate::server::window::Budget;
 
 /// The room. It is open until both [`Room::close`] was called and its last speaker has left.
 #[derive(Debug)]
@@ -45,8 +50,8 @@ struct State {
     batches: Option<broadcast::Sender<Arc<Batch>>>,
     /// What was said since the last batch.
     next: BatchMut,
-    /// How many lines were published.
-    position: u64,
+    /// What was said before.
+    history: History,
     /// How many connections there ever were.
     connections: u64,
     /// Connections that may still say something.
@@ -57,18 +62,27 @@ struct State {
     slow_newcomer: Option<Instant>,
 }
 
-/// The room is closed: what was said did not get in.
+/// The room is closed, or a newer connection has the session: what was said did not get in.
 #[derive(Debug)]
 pub struct Closed;
+
+/// A connection's two ends in the room, and the first frame that it gets, if it asked for a session.
+pub type Entered = (Speaker, Subscription, Option<Bytes>);
 
 impl Room {
     /// An empty room.
     #[must_use]
     pub fn open(limits: &Limits) -> Arc<Self> {
+        Self::among(limits, &Budget::new(limits.windows))
+    }
+
+    /// The same among others, with which it shares the budget for what is kept.
+    #[must_use]
+    pub fn among(limits: &Limits, budget: &Arc<Budget>) -> Arc<Self> {
         let state = State {
             batches: Some(broadcast::channel(limits.ring).0),
             next: BatchMut::default(),
-            position: 0,
+            history: History::new(limits, budget),
             connections: 0,
             speakers: 0,
             closing: false,
@@ -89,34 +103,51 @@ impl Room {
     pub async fn publish(self: Arc<Self>) {
         while self.state().batches.is_some() {
             self.to_publish.notified().await;
-            self.state().publish();
+            self.state().append();
         }
     }
 
-    /// Enters: everything said from now on will be heard. `None` when the room is closed.
+    /// Enters without a session: everything said from now on will be heard. `None` when the room is
+    /// closed.
     #[must_use]
     pub fn enter(self: &Arc<Self>) -> Option<(Speaker, Subscription)> {
+        let (speaker, subscription, _) = self.enter_as(None).ok()?;
+        Some((speaker, subscription))
+    }
+
+    /// Enters, and takes a session over if one is asked for: from now on nothing more is taken from
+    /// the connection that had it.
+    ///
+    /// # Errors
+    ///
+    /// The room is closed, or something is asked for that does not exist.
+    pub fn enter_as(self: &Arc<Self>, asked: Option<&Asked>) -> Result<Entered, Refusal> {
         let mut state = self.state();
         if state.closing {
-            return None;
+            return Err(SHUTTING_DOWN);
         }
-        state.publish(); // What was said before is not for the newcomer.
-        let batches = Some(state.batches.as_ref()?.subscribe());
-        state.connections += 1;
+        state.append(); // What was said before is not for the newcomer.
+        let id = state.connections + 1;
+        let (mut bookmark, first) = state.history.enter(id, asked)?;
+        state.connections = id;
         state.speakers += 1;
-        let (id, said) = (state.connections, Arc::default());
+        let (room, author) = (self.clone(), bookmark.author.clone());
+        let speaker = Speaker { room, id, author };
+        let (room, batches) = (self.clone(), state.subscribe(&mut bookmark));
         let subscription = Subscription {
-            room: self.clone(),
-            id,
+            room,
             batches,
-            position: state.position,
-            own: 0,
-            said: Arc::clone(&said),
+            bookmark,
             entered: Instant::now(),
         };
-        drop(state);
-        let room = self.clone();
-        Some((Speaker { room, id, said }, subscription))
+        Ok((speaker, subscription, first))
+    }
+
+    /// Does something with the past, to which belongs what was said until now.
+    pub fn history<T>(&self, act: impl FnOnce(&mut History) -> T) -> T {
+        let mut state = self.state();
+        state.append();
+        act(&mut state.history)
     }
 
     /// Lets nobody enter any more. When the last speaker has left, the room is closed: everyone
@@ -135,7 +166,7 @@ impl Room {
     /// Ends a closing room if nobody can say anything any more.
     fn end(&self, state: &mut State) {
         if state.closing && state.speakers == 0 {
-            state.publish();
+            state.append();
             state.batches = None;
             self.to_publish.notify_one();
         }
@@ -148,13 +179,26 @@ impl Room {
 }
 
 impl State {
-    /// Publishes what was said since the last batch as one batch.
-    fn publish(&mut self) {
-        if self.next.is_empty() {
-            return;
+    /// Puts what was said since the last batch into the log, as one batch. In memory that is all
+    /// there is to do, so it is applied at once.
+    fn append(&mut self) {
+        if !self.next.is_empty() {
+            let batch = std::mem::take(&mut self.next);
+            self.apply(batch);
         }
-        let batch = std::mem::take(&mut self.next).freeze(self.position);
-        self.position += batch.lines;
+    }
+
+    /// What a reader hears behind the past, which is what was said until now. `None` when the room
+    /// is closed.
+    fn subscribe(&mut self, bookmark: &mut Bookmark) -> Option<broadcast::Receiver<Arc<Batch>>> {
+        self.append();
+        self.history.subscribe(bookmark);
+        self.batches.as_ref().map(broadcast::Sender::subscribe)
+    }
+
+    /// Applies the next batch of the log, and publishes it.
+    fn apply(&mut self, batch: BatchMut) {
+        let batch = self.history.apply(batch);
         if let Some(batches) = &self.batches {
             // An error means that nobody is there to hear it.
             let _ = batches.send(Arc::new(batch));
@@ -167,8 +211,8 @@ impl State {
 pub struct Speaker {
     room: Arc<Room>,
     id: u64,
-    /// How many lines it has said.
-    said: Arc<AtomicU64>,
+    /// Who speaks through it, as long as no newer connection does.
+    author: Arc<Author>,
 }
 
 impl Speaker {
@@ -178,12 +222,19 @@ impl Speaker {
         self.id
     }
 
-    /// Says the lines to everyone else, as soon as there is space for them. When this returns, all
-    /// who are subscribed will get them. If it is cancelled, nothing was said.
+    /// Waits until a newer connection has the session of this one: for ever, if it has none.
+    pub fn replaced(&self) -> impl Future<Output = ()> + use<> {
+        let (id, author) = (self.id, self.author.clone());
+        async move { author.replaced(id).await }
+    }
+
+    /// Says the lines to everyone else, as soon as there is space for them. When this returns, they
+    /// are in the log, as good as applied, and all who are subscribed will get them. If it is
+    /// cancelled, nothing was said.
     ///
     /// # Errors
     ///
-    /// The room is closed, and the lines were not said.
+    /// The room is closed, or a newer connection has the session, and the lines were not said.
     pub async fn say(&self, lines: &Lines<'_>) -> Result<(), Closed> {
         let space = self.room.space.clone();
         let mut space = pin!(space.acquire_many_owned(self.space_for(lines)));
@@ -195,23 +246,21 @@ impl Speaker {
             self.room.congested.notify_waiters();
             space.await
         };
-        self.add(lines, space.map_err(|_| Closed)?);
-        Ok(())
+        self.add(lines, space.map_err(|_| Closed)?)
     }
 
     /// Says the lines if there is space and nobody waits for it. Returns whether it did.
     ///
     /// # Errors
     ///
-    /// The room is closed, and the lines were not said.
+    /// The room is closed, or a newer connection has the session, and the lines were not said.
     pub fn say_now(&self, lines: &Lines<'_>) -> Result<bool, Closed> {
         let space = self.room.space.clone();
         match space.try_acquire_many_owned(self.space_for(lines)) {
-            Ok(space) => self.add(lines, space),
-            Err(TryAcquireError::NoPermits) => return Ok(false),
-            Err(TryAcquireError::Closed) => return Err(Closed),
+            Ok(space) => self.add(lines, space).map(|()| true),
+            Err(TryAcquireError::NoPermits) => Ok(false),
+            Err(TryAcquireError::Closed) => Err(Closed),
         }
-        Ok(true)
     }
 
     /// The space that lines need: their bytes, at least one place of the channel's share of it, and
@@ -224,23 +273,26 @@ impl Speaker {
     }
 
     /// Adds lines, which have their space, to the next batch.
-    fn add(&self, lines: &Lines<'_>, space: OwnedSemaphorePermit) {
+    fn add(&self, lines: &Lines<'_>, space: OwnedSemaphorePermit) -> Result<(), Closed> {
         let mut state = self.room.state();
+        if self.author.speaker() != self.id {
+            return Err(Closed);
+        }
         if state.next.len() + lines.frames.len() > self.room.limits.batch {
-            state.publish();
+            state.append();
         }
         if state.next.is_empty() {
             self.room.to_publish.notify_one();
         }
-        let audience = lines.audience.unwrap_or(Audience::AllBut(self.id));
-        state.next.add(audience, lines, space);
-        self.said.fetch_add(lines.count, Relaxed);
+        state.next.add(&self.author, lines, space);
+        Ok(())
     }
 }
 
 impl Drop for Speaker {
     fn drop(&mut self) {
         let mut state = self.room.state();
+        state.history.leave(self.id, &self.author);
         state.speakers -= 1;
         self.room.end(&mut state);
     }
@@ -250,15 +302,11 @@ impl Drop for Speaker {
 #[derive(Debug)]
 pub struct Subscription {
     room: Arc<Room>,
-    id: u64,
-    /// `None` while the room does not wait for this reader.
+    /// What is new, behind what is left of the past. `None` while the room does not wait for this
+    /// reader.
     batches: Option<broadcast::Receiver<Arc<Batch>>>,
-    /// How many of the room's lines are behind this reader: heard, missed, or its own.
-    position: u64,
-    /// How many of those were its own.
-    own: u64,
-    /// How many lines its own [`Speaker`] has said so far; some may still be ahead of it.
-    said: Arc<AtomicU64>,
+    /// Who it is, and how far it has come in the log.
+    bookmark: Bookmark,
     entered: Instant,
 }
 
@@ -272,11 +320,12 @@ impl Subscription {
     }
 
     /// Waits for something to be said, and returns its frames and those of what is there already,
-    /// but for this connection's own. Behind a pause the first is the notice of what was missed.
-    /// `None` when the room is closed and all of it was heard. If it is cancelled, nothing is lost.
+    /// but for its own. After a pause the first is the notice of what was missed. `None` when the
+    /// room is closed and all of it was heard. If it is cancelled, nothing is lost.
     pub async fn next_frames(&mut self) -> Option<Vec<Bytes>> {
-        let Some(batches) = &mut self.batches else {
-            return self.resume();
+        let batches = match &mut self.batches {
+            Some(batches) if !self.bookmark.is_behind() => batches,
+            _ => return self.read_on(),
         };
         let mut batch = loop {
             match batches.recv().await {
@@ -288,8 +337,8 @@ impl Subscription {
         };
         let (mut frames, mut bytes) = (Vec::new(), 0);
         loop {
-            self.own += batch.frames_for(self.id, &mut frames);
-            self.position = batch.position + batch.lines;
+            let own = batch.frames_for(self.bookmark.who, &mut frames);
+            self.bookmark.pass(batch.position + batch.lines, own);
             bytes += batch.bytes();
             if bytes >= self.room.limits.gather {
                 return Some(frames);
@@ -301,8 +350,9 @@ impl Subscription {
         }
     }
 
-    /// Lets go of the subscription: nobody waits for this reader any more. What it has not taken
-    /// yet is missed, and so is what is said until the next [`Subscription::next_frames`].
+    /// Lets go of the subscription: nobody waits for this reader any more. Of what it has not taken
+    /// yet, and of what is said until the next [`Subscription::next_frames`], it misses what is not
+    /// kept.
     pub fn pause(&mut self) {
         self.batches = None;
         if self.entered.elapsed() < self.room.limits.probation {
@@ -325,24 +375,19 @@ impl Subscription {
     /// Whether everything that was published so far was taken.
     #[must_use]
     pub fn has_everything(&self) -> bool {
-        self.batches
-            .as_ref()
-            .is_none_or(broadcast::Receiver::is_empty)
+        let is_empty = broadcast::Receiver::is_empty;
+        !self.bookmark.is_behind() && self.batches.as_ref().is_some_and(is_empty)
     }
 
-    /// Subscribes again, and returns the notice of what was missed meanwhile, if it was anything.
-    fn resume(&mut self) -> Option<Vec<Bytes>> {
+    /// Reads on in the past. After a pause it subscribes again first, under the same lock, so that
+    /// nothing is between the past and what is new, and nothing comes twice.
+    fn read_on(&mut self) -> Option<Vec<Bytes>> {
         let mut state = self.room.state();
-        state.publish();
-        self.batches = state.batches.as_ref().map(broadcast::Sender::subscribe);
-        let (position, own) = (state.position, self.said.load(Relaxed));
-        // All lines since then, without its own, which it need not hear.
-        let missed = (position - self.position) - (own - self.own);
-        (self.position, self.own) = (position, own);
-        match missed {
-            0 if self.batches.is_none() => None,
-            0 => Some(Vec::new()), // Nothing to write, and more to come.
-            lines => Some(vec![frame::missed(lines)]),
+        if self.batches.is_none() {
+            self.batches = state.subscribe(&mut self.bookmark);
         }
+        let frames = state.history.read(&mut self.bookmark);
+        let more = !frames.is_empty() || self.batches.is_some();
+        more.then_some(frames) // Empty when there is nothing to write, and more to come.
     }
 }

@@ -1,21 +1,28 @@
 //! Rooms and the names in them. The path of a request is the room, and `?name=` is the name.
 //!
-//! A room comes into being when somebody enters and is gone with the last one. Rooms have nothing
-//! in common: each has its own channel, its own space and its own names.
+//! A room comes into being when somebody enters. It is gone with the last one, unless somebody may
+//! come back to a session there, or newcomers are shown what was said before: then it stays, empty,
+//! until that is over or its place is needed. Rooms have nothing in common but the budget for what
+//! is kept of them: each has its own channel, its own space and its own names.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use http::{StatusCode, Uri};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::server::access::Pass;
 use crate::server::handshake::{Refusal, SHUTTING_DOWN, refuse};
+use crate::server::history::History;
 use crate::server::identity::Identity;
 use crate::server::limits::Limits;
 use crate::server::name::{self, Name, Names};
 use crate::server::presence::Presence;
 use crate::server::room::{Room, Speaker, Subscription};
+use crate::server::sessions::{Asked, NO_AFTER, NO_SENT, NO_SESSION};
+use crate::server::window::Budget;
 
 /// The longest name of a room.
 const LONGEST: usize = 64;
@@ -31,11 +38,12 @@ const TOO_MANY_ROOMS: Refusal = refuse(
     "there are too many rooms: enter one that is there, or try again later",
 );
 
-/// All rooms in which somebody is.
+/// All rooms in which somebody is, or was.
 #[derive(Debug)]
 pub struct Rooms {
     state: Mutex<State>,
     limits: Limits,
+    budget: Arc<Budget>,
     /// Whether those in a room are told who comes and goes.
     presence: bool,
 }
@@ -50,6 +58,8 @@ struct State {
 struct Entry {
     room: Arc<Room>,
     members: usize,
+    /// Since when there are none.
+    empty: Option<Instant>,
     names: Names,
     presence: Option<Arc<Presence>>,
 }
@@ -63,13 +73,13 @@ pub struct Member {
     pub speaker: Speaker,
     /// What it hears.
     pub subscription: Subscription,
-    /// The first frame that it gets: who is here.
-    pub greeting: Option<Bytes>,
+    /// The first frames that it gets: where in the log it is, if it asked, and who is here.
+    pub greeting: Vec<Bytes>,
     /// Its place in the room, which it has until this is dropped.
     pub place: Place,
 }
 
-/// A place in a room. When the last one is dropped the room is gone.
+/// A place in a room. When the last one is dropped the room is gone, unless its past is needed.
 #[derive(Debug)]
 pub struct Place {
     rooms: Arc<Rooms>,
@@ -79,14 +89,21 @@ pub struct Place {
 }
 
 impl Rooms {
-    /// No rooms yet.
+    /// No rooms yet. To be called within a Tokio runtime.
     #[must_use]
     pub fn new(limits: &Limits, presence: bool) -> Arc<Self> {
-        Arc::new(Self {
+        let rooms = Arc::new(Self {
             state: Mutex::default(),
             limits: limits.clone(),
+            budget: Budget::new(limits.windows),
             presence,
-        })
+        });
+        tokio::spawn(forget(
+            Arc::downgrade(&rooms),
+            rooms.budget.clone(),
+            limits.clone(),
+        ));
+        rooms
     }
 
     /// Lets a client, which came from `address`, into the room that `target` names, under the name
@@ -94,7 +111,7 @@ impl Rooms {
     ///
     /// # Errors
     ///
-    /// There is no such room or name, or the name is taken or not for this client, or there is no
+    /// There is no such room, name or session, or the name is taken or not for this client, or there is no
     /// place for another room.
     pub fn enter(
         self: &Arc<Self>,
@@ -102,29 +119,47 @@ impl Rooms {
         address: &str,
         pass: &mut Pass,
     ) -> Result<Member, Refusal> {
-        let (path, name) = wanted(target)?;
-        let name = pass.name(name)?;
+        let Wanted {
+            path,
+            name,
+            session,
+        } = wanted(target)?;
+        let (name, session) = (pass.name(name)?, session.as_ref());
         let mut state = self.state();
         if state.closed {
             return Err(SHUTTING_DOWN);
         }
-        if !state.rooms.contains_key(path) && state.rooms.len() >= self.limits.rooms {
+        if !state.rooms.contains_key(path)
+            && state.rooms.len() >= self.limits.rooms
+            && !state.drop_oldest()
+        {
             return Err(TOO_MANY_ROOMS);
         }
         let entry = state.rooms.entry(path.to_owned());
         let entry = entry.or_insert_with(|| self.open());
+        // The connection that had the session until now, which may not know yet that its link is
+        // dead: the name goes from it to this one, and nobody has left.
+        let replaced =
+            session.and_then(|asked| entry.room.history(|past| past.connection_of(&asked.key)));
         if let Some(name) = &name
-            && !entry.names.take(name)
+            && !entry.names.is_free(name, replaced)
         {
             return Err(taken(name));
         }
         let identity = identity(path, name.as_ref(), address);
-        // Every room is open as long as it is in the map.
-        let (speaker, subscription) = entry.room.enter().ok_or(SHUTTING_DOWN)?;
+        let (speaker, subscription, first) = entry.room.enter_as(session)?;
         let id = speaker.id();
-        let presence = entry.presence.as_ref();
-        let greeting = presence.map(|presence| presence.join(id, &identity.name));
-        entry.members += 1;
+        if let Some(name) = &name {
+            entry.names.take(name, id);
+        }
+        let mut greeting = Vec::from_iter(first);
+        if let Some(presence) = &entry.presence {
+            if let Some(replaced) = replaced {
+                presence.leave(replaced);
+            }
+            greeting.push(presence.join(id, &identity.name));
+        }
+        (entry.members, entry.empty) = (entry.members + 1, None);
         Ok(Member {
             identity,
             speaker,
@@ -140,12 +175,13 @@ impl Rooms {
     }
 
     fn open(&self) -> Entry {
-        let room = Room::open(&self.limits);
+        let room = Room::among(&self.limits, &self.budget);
         tokio::spawn(room.clone().publish());
         let presence = self.presence.then(|| Presence::begin(&room, &self.limits));
         Entry {
             room,
             members: 0,
+            empty: None,
             names: Names::default(),
             presence: presence.flatten(),
         }
@@ -164,18 +200,76 @@ impl Rooms {
         state.rooms.values().for_each(|entry| entry.room.refuse());
     }
 
+    /// Forgets what need not be remembered any more, the rooms in which nothing else was, and as
+    /// many of the others in which nobody is as the budget asks for. Returns whether they suffice.
+    fn forget(&self) -> bool {
+        let (mut state, now) = (self.state(), Instant::now());
+        state.rooms.retain(|_, entry| {
+            entry.room.history(|past| past.forget(now));
+            entry.is_needed()
+        });
+        while self.budget.is_scarce() && state.drop_oldest() {}
+        state.shrink();
+        !self.budget.is_scarce()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere does not matter here: none can happen while this lock is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// The task that forgets: now and then, and as soon as the budget asks for it.
+async fn forget(rooms: Weak<Rooms>, budget: Arc<Budget>, limits: Limits) {
+    while let Some(rooms) = rooms.upgrade() {
+        let suffices = rooms.forget();
+        drop(rooms);
+        if !suffices {
+            sleep(limits.sweep_rest).await;
+        }
+        let _ = timeout(limits.sweep, budget.scarce()).await;
+    }
+}
+
+impl State {
+    /// Drops the room that has been empty for longest. Returns whether there was one.
+    fn drop_oldest(&mut self) -> bool {
+        let empty = self
+            .rooms
+            .iter()
+            .filter_map(|(path, entry)| Some((entry.empty?, path)));
+        let oldest = empty.min_by_key(|(since, _)| *since);
+        let path = oldest.map(|(_, path)| path.clone());
+        path.is_some_and(|path| self.rooms.remove(&path).is_some())
+    }
+
+    /// An empty server is as small as before.
+    fn shrink(&mut self) {
+        if self.rooms.is_empty() {
+            self.rooms.shrink_to_fit();
+        }
+    }
+}
+
 impl Entry {
+    /// Whether somebody is in the room, or its past is needed.
+    fn is_needed(&self) -> bool {
+        self.members > 0 || self.room.history(|past| past.is_needed())
+    }
+
     fn close(&self) {
         self.room.close();
         if let Some(presence) = &self.presence {
             presence.end();
         }
+    }
+}
+
+/// An entry is dropped when nobody is in its room any more.
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.close();
+        self.room.history(History::forget_all);
     }
 }
 
@@ -186,31 +280,56 @@ impl Drop for Place {
             return;
         };
         if let Some(name) = &self.name {
-            entry.names.free(name);
+            entry.names.free(name, self.id);
         }
         if let Some(presence) = &entry.presence {
             presence.leave(self.id);
         }
         entry.members -= 1;
         if entry.members == 0 {
-            entry.close();
+            entry.empty = Some(Instant::now());
+        }
+        if !entry.is_needed() {
             state.rooms.remove(&self.room);
-            if state.rooms.is_empty() {
-                // An empty server is as small as before.
-                state.rooms.shrink_to_fit();
-            }
+            state.shrink();
         }
     }
 }
 
-/// The room that a target names, which is nothing for the seed's, and the name that it asks for.
+/// What a target asks for.
+#[derive(Debug)]
+pub struct Wanted<'t> {
+    /// The room, which is nothing for the seed's.
+    pub path: &'t str,
+    /// The name.
+    pub name: Option<Name>,
+    /// The session.
+    pub session: Option<Asked>,
+}
+
+/// What a target asks for.
 ///
 /// # Errors
 ///
-/// There is no such room, or no such name.
-pub fn wanted(target: &Uri) -> Result<(&str, Option<Name>), Refusal> {
-    let room = room_of(target.path())?;
-    Ok((room, name_of(target.query().unwrap_or_default())?))
+/// There is no such room, no such name, or no such session.
+pub fn wanted(target: &Uri) -> Result<Wanted<'_>, Refusal> {
+    let path = room_of(target.path())?;
+    let query = target.query().unwrap_or_default();
+    let name = only(query, "name", SEVERAL_NAMES)?;
+    let name = name
+        .map(|name| Name::new(&name).ok_or(NO_NAME))
+        .transpose()?;
+    let session = only(query, "session", NO_SESSION)?;
+    let (after, sent) = (
+        only(query, "after", NO_AFTER)?,
+        only(query, "sent", NO_SENT)?,
+    );
+    let session = Asked::new(session.as_deref(), after.as_deref(), sent.as_deref())?;
+    Ok(Wanted {
+        path,
+        name,
+        session,
+    })
 }
 
 fn room_of(path: &str) -> Result<&str, Refusal> {
@@ -223,14 +342,15 @@ fn room_of(path: &str) -> Result<&str, Refusal> {
     }
 }
 
-/// The name that a query asks for. What else is in it is not looked at.
-fn name_of(query: &str) -> Result<Option<Name>, Refusal> {
+/// The value of a query's key, unless there are `several`. What else is in it is not looked at.
+fn only<'q>(query: &'q str, key: &str, several: Refusal) -> Result<Option<Cow<'q, str>>, Refusal> {
     let pairs = form_urlencoded::parse(query.as_bytes());
-    let mut names = pairs.filter(|(key, _)| key == "name").map(|(_, name)| name);
-    match (names.next(), names.next()) {
-        (None, _) => Ok(None),
-        (Some(name), None) => Name::new(&name).map(Some).ok_or(NO_NAME),
-        (Some(_), Some(_)) => Err(SEVERAL_NAMES),
+    let mut values = pairs
+        .filter(|(name, _)| name == key)
+        .map(|(_, value)| value);
+    match (values.next(), values.next()) {
+        (Some(_), Some(_)) => Err(several),
+        (value, _) => Ok(value),
     }
 }
 

@@ -329,7 +329,7 @@ async fn who_leaves_waits_less_than_three_seconds() {
 #[tokio::test(start_paused = true)]
 async fn why_it_failed_is_said_though_nobody_reads_the_output() {
     let (mut chat, mut person) = chat(Duration::ZERO);
-    chat.console.show("unread");
+    chat.console.show("unread", None);
     tokio::select! {
         _ = chat.close(ChatEnd::Failed("why".to_owned())) => panic!("it was not read"),
         note = person.notes.0.recv() => assert_eq!(note.as_deref(), Some("client: why\n")),

@@ -13,7 +13,10 @@
 //! - [`access`]: who may come in, with which token and under which name
 //! - [`addresses`]: how many connections an address may have
 //! - [`rate`]: how many lines a second somebody may say, by a clock that is moved
+//! - [`interleavings`]: the log of a room, with all that can happen to it, against a simple model
 //! - [`presence`]: who is told that somebody came or left, by a clock that is moved
+//! - [`sessions`]: who comes back over another connection
+//! - [`history`]: who comes late, and is shown what was said before
 //! - [`output`]: standard output and standard error that are closed, or that nobody reads
 //! - [`shutdown`]: a server that is asked to stop
 //! - `tls`: the same through TLS, in a build that has it
@@ -28,6 +31,8 @@ mod addresses;
 mod crowd;
 mod faults;
 mod handshake;
+mod history;
+mod interleavings;
 mod keepalive;
 mod output;
 mod presence;
@@ -37,6 +42,7 @@ mod rate;
 mod readers;
 mod room;
 mod rooms;
+mod sessions;
 mod shutdown;
 mod text;
 #[cfg(feature = "tls")]

@@ -40,7 +40,7 @@ fn texts(frames: &[u8]) -> Vec<String> {
 }
 
 fn greeting(member: &Member) -> String {
-    texts(member.greeting.as_ref().unwrap()).concat()
+    texts(&member.greeting.concat()).concat()
 }
 
 /// What a member has been told so far, and does not know yet.

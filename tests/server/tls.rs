@@ -170,7 +170,7 @@ fn slow_and_stuck_readers_are_the_same_through_tls() {
     const LINES: u64 = Limits::DEFAULT.ring as u64 * 8;
     let (authority, mut server) = served(&[]);
     let tunnel = authority.tunnel(server.port, &TLS13);
-    let narrow = |target| Ear::of(Raw::narrow_with(tunnel, target, ""));
+    let narrow = |target| Ear::of(Raw::narrow_for(tunnel, target));
     let (never, mut slow) = (narrow("/?name=never"), narrow("/?name=slow"));
     let mut quick = Ear::of(Raw::enter(tunnel, "/?name=quick"));
     let mut speakers: Vec<_> = (0..SPEAKERS)

@@ -10,6 +10,7 @@ use chat_pair::server::identity::Identity;
 use chat_pair::server::limits::Limits;
 use chat_pair::server::log::Log;
 use chat_pair::server::room::Room;
+use chat_pair::server::sessions::Asked;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -30,7 +31,7 @@ pub async fn connect(
     limits: &Limits,
     bytes: usize,
 ) -> (DuplexStream, JoinHandle<Ended>) {
-    connect_until(room, limits, bytes, pending()).await
+    connect_asking(room, limits, bytes, None, pending()).await
 }
 
 /// The same of a server that is asked to stop when `stopping` comes.
@@ -38,6 +39,39 @@ pub async fn connect_until(
     room: &Arc<Room>,
     limits: &Limits,
     bytes: usize,
+    stopping: impl Future<Output = ()> + Send + Sync + 'static,
+) -> (DuplexStream, JoinHandle<Ended>) {
+    connect_asking(room, limits, bytes, None, stopping).await
+}
+
+/// The same with a session.
+pub async fn connect_as(
+    room: &Arc<Room>,
+    limits: &Limits,
+    bytes: usize,
+    session: Option<&str>,
+) -> (DuplexStream, JoinHandle<Ended>) {
+    let asked = Asked::new(session, None, None).unwrap();
+    connect_asking(room, limits, bytes, asked, pending()).await
+}
+
+/// The same with a session that comes back, and hears everything after `after`.
+pub async fn connect_after(
+    room: &Arc<Room>,
+    limits: &Limits,
+    bytes: usize,
+    session: &str,
+    after: &str,
+) -> (DuplexStream, JoinHandle<Ended>) {
+    let asked = Asked::new(Some(session), Some(after), None).unwrap();
+    connect_asking(room, limits, bytes, asked, pending()).await
+}
+
+async fn connect_asking(
+    room: &Arc<Room>,
+    limits: &Limits,
+    bytes: usize,
+    asked: Option<Asked>,
     stopping: impl Future<Output = ()> + Send + Sync + 'static,
 ) -> (DuplexStream, JoinHandle<Ended>) {
     let (near, mut far) = duplex(bytes);
@@ -53,13 +87,14 @@ pub async fn connect_until(
             reader,
             writer,
             rules,
-            |_| Ok(room.enter().unwrap()),
+            |_| room.enter_as(asked.as_ref()),
             &limits,
         )
         .await;
-        let Ok((mut connection, (speaker, mut subscription))) = accepted else {
+        let Ok((mut connection, (speaker, mut subscription, first))) = accepted else {
             panic!("not accepted");
         };
+        connection.writer.push(first);
         let log = Log::open(&Limits {
             log: 0,
             ..limits.clone()

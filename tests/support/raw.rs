@@ -182,7 +182,12 @@ impl Raw {
         Self::narrow_with(port, "/", "")
     }
 
-    /// The same of somebody who asks for this target with these header fields.
+    /// The same for this target.
+    pub fn narrow_for(port: u16, target: &str) -> Self {
+        Self::narrow_with(port, target, "")
+    }
+
+    /// The same of somebody who asks with these header fields.
     pub fn narrow_with(port: u16, target: &str, fields: &str) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_recv_buffer_size(4096).unwrap();

@@ -1,0 +1,321 @@
+//! The past of a room: the positions of its lines, the last of them, and the sessions of those who
+//! may come back. A room in which nobody ever asked for a session keeps nothing but a number.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::server::batch::{Batch, BatchMut};
+use crate::server::frame;
+use crate::server::handshake::Refusal;
+use crate::server::limits::Limits;
+use crate::server::sessions::{Asked, Author, Key, NOT_YET, Subscriber};
+use crate::server::window::{Budget, Window};
+
+/// Bytes of a session in memory, its key and its place in the table included.
+const SESSION: usize = 512;
+
+/// The past of a room.
+#[derive(Debug)]
+pub struct History {
+    /// What tells this past from all others.
+    epoch: String,
+    window: Window,
+    sessions: HashMap<Key, Session>,
+    budget: Arc<Budget>,
+    limits: Limits,
+}
+
+#[derive(Debug)]
+struct Session {
+    author: Arc<Author>,
+    /// Since when it has no connection.
+    left: Option<Instant>,
+}
+
+/// Where a reader is in the log.
+#[derive(Debug)]
+pub struct Bookmark {
+    /// The reader, as a batch sees it.
+    pub who: Subscriber,
+    /// Who says its lines.
+    pub author: Arc<Author>,
+    /// The position of the next line.
+    position: u64,
+    /// How many of the lines before that are the reader's own, if that is known.
+    own: Option<u64>,
+    /// Where what it hears by its subscription begins, and how many of the lines before that are its
+    /// own.
+    end: u64,
+    own_at_end: u64,
+    /// What is to be said to it first.
+    notice: Option<Bytes>,
+    /// Where what is earlier ends, as long as the reader is in it.
+    now: Option<u64>,
+}
+
+impl Bookmark {
+    fn at(position: u64, own: Option<u64>, author: Arc<Author>) -> Self {
+        let who = Subscriber {
+            connection: author.speaker(),
+            author: author.id,
+            marked: author.key.is_some(),
+        };
+        Self {
+            who,
+            author,
+            position,
+            own,
+            end: position,
+            own_at_end: 0,
+            notice: None,
+            now: None,
+        }
+    }
+
+    /// Whether something of the past is left to read, before what is new.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.position < self.end || self.notice.is_some() || self.now.is_some()
+    }
+
+    /// Everything before `position` is behind the reader, so many more of its own lines with it.
+    pub fn pass(&mut self, position: u64, own: u64) {
+        self.position = position;
+        self.own = self.own.map(|before| before + own);
+    }
+}
+
+impl History {
+    /// A past that begins now.
+    #[must_use]
+    pub fn new(limits: &Limits, budget: &Arc<Budget>) -> Self {
+        // The standard library's hashers have random keys; what they make of nothing is random.
+        let epoch = format!("{:016x}", RandomState::new().hash_one(()));
+        Self {
+            epoch,
+            window: Window::new(limits, budget),
+            sessions: HashMap::new(),
+            budget: budget.clone(),
+            limits: limits.clone(),
+        }
+    }
+
+    /// Takes the next batch of the log: its lines get their positions, those who said them are
+    /// known to have done so, and the lines are kept if anybody may ask for them.
+    pub fn apply(&mut self, batch: BatchMut) -> Batch {
+        let kept = self.limits.history > 0 || !self.sessions.is_empty();
+        let time = if kept { now() } else { 0 };
+        let (batch, authors) = batch.freeze(self.window.end(), time);
+        for (author, (frames, lines)) in authors.iter().zip(batch.parts()) {
+            if lines == 0 {
+                continue; // A notice is for those who are there, and is not told again.
+            }
+            author.count(self.window.end(), lines);
+            if kept {
+                self.window.push(author.id, time, frames, lines);
+            } else {
+                self.window.pass(lines);
+            }
+        }
+        batch
+    }
+
+    /// Lets a connection in, which from now on speaks for the session that it asks for. Returns
+    /// where it is in the log, and the frame `@EPOCH POSITION TAKEN` if it asks for one.
+    ///
+    /// # Errors
+    ///
+    /// It asks for what was not said yet.
+    pub fn enter(
+        &mut self,
+        connection: u64,
+        asked: Option<&Asked>,
+    ) -> Result<(Bookmark, Option<Bytes>), Refusal> {
+        let Some(asked) = asked else {
+            return Ok((self.earlier(Author::connection(connection)), None));
+        };
+        let end = self.window.end();
+        let after = asked.after.as_ref();
+        let after = after.map(|after| (after.epoch == self.epoch).then_some(after.position));
+        if after.flatten().is_some_and(|position| position > end) {
+            return Err(NOT_YET);
+        }
+        let author = self.session(connection, asked);
+        let taken = author.taken();
+        let bookmark = match after {
+            None => self.earlier(author),
+            Some(Some(position)) => Bookmark::at(position, author.said_before(position), author),
+            Some(None) => Bookmark {
+                notice: Some(frame::notice("what was said before is not known here")),
+                ..Bookmark::at(end, Some(author.said()), author)
+            },
+        };
+        let first = format!("@{} {} {taken}", self.epoch, bookmark.position);
+        Ok((bookmark, Some(frame::text_of(&[&first]))))
+    }
+
+    /// The session that a connection asks for, which it has now, whoever had it before.
+    fn session(&mut self, connection: u64, asked: &Asked) -> Arc<Author> {
+        let key = &asked.key;
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.left = None;
+            session.author.replace(connection);
+            return session.author.clone();
+        }
+        let is_full =
+            |all: &Self| all.sessions.len() >= all.limits.sessions || all.budget.is_exceeded();
+        while is_full(self) && self.forget_oldest() {}
+        // Of the key, so that a session which was forgotten still does not get its own lines; never
+        // the number of a connection.
+        let id = self.sessions.hasher().hash_one(key) | 1 << 63;
+        let (start, end) = (self.window.start(), self.window.end());
+        let began = (self.window.lines_of(id, start, end), asked.sent);
+        let author = Author::session(id, key, connection, began, end);
+        self.budget.account(0, SESSION);
+        let session = Session {
+            author: author.clone(),
+            left: None,
+        };
+        self.sessions.insert(key.clone(), session);
+        author
+    }
+
+    /// Where somebody begins who has not been here: with the last lines, if they are shown.
+    fn earlier(&self, author: Arc<Author>) -> Bookmark {
+        let end = self.window.end();
+        let first = end.saturating_sub(self.limits.history);
+        let first = first.max(self.window.start());
+        let own = self.window.lines_of(author.id, first, end);
+        match end - first - own {
+            0 => Bookmark::at(end, Some(author.said()), author),
+            lines => Bookmark {
+                notice: Some(frame::notice(&format!("{lines} earlier messages"))),
+                now: Some(end),
+                ..Bookmark::at(first, Some(author.said() - own), author)
+            },
+        }
+    }
+
+    /// The connection that a session has, or had last.
+    #[must_use]
+    pub fn connection_of(&self, key: &Key) -> Option<u64> {
+        Some(self.sessions.get(key)?.author.speaker())
+    }
+
+    /// A connection has ended. Its session is kept for a while, if it still was its own.
+    pub fn leave(&mut self, connection: u64, author: &Author) {
+        let session = author
+            .key
+            .as_ref()
+            .and_then(|key| self.sessions.get_mut(key));
+        if let Some(session) = session
+            && author.speaker() == connection
+        {
+            session.left = Some(Instant::now());
+        }
+    }
+
+    /// A reader subscribes: until now it is the past.
+    pub fn subscribe(&self, bookmark: &mut Bookmark) {
+        bookmark.end = self.window.end();
+        bookmark.own_at_end = bookmark.author.said();
+    }
+
+    /// The next frames of the past for a reader that is behind, as many as are written at once. What
+    /// is not kept any more is missed, and it is told.
+    pub fn read(&self, bookmark: &mut Bookmark) -> Vec<Bytes> {
+        let (who, end, own_at_end) = (bookmark.who, bookmark.end, bookmark.own_at_end);
+        let mut frames = Vec::from_iter(bookmark.notice.take());
+        let start = self.window.start().min(end);
+        if bookmark.position < start {
+            let own = own_at_end - self.window.lines_of(who.author, start, end);
+            let lines = start - bookmark.position;
+            match bookmark.own.map(|before| lines - (own - before)) {
+                Some(0) => {}
+                Some(missed) => frames.push(frame::missed(missed)),
+                None => frames.push(frame::notice("some messages missed")),
+            }
+            (bookmark.position, bookmark.own) = (start, Some(own));
+        }
+        let until = bookmark.now.unwrap_or(end);
+        let (piece, position, own) =
+            self.window
+                .read(who, bookmark.position, until, self.limits.gather);
+        if !piece.is_empty() {
+            frames.push(piece.into());
+        }
+        bookmark.pass(position, own);
+        if bookmark.now.is_some_and(|now| now <= position) {
+            bookmark.now = None;
+            frames.push(frame::notice("now"));
+        }
+        if position == end {
+            bookmark.own = Some(own_at_end);
+        }
+        frames
+    }
+
+    /// Forgets the sessions that have been without a connection for too long; without any, what was
+    /// kept for them as well.
+    pub fn forget(&mut self, now: Instant) {
+        let (before, longest) = (self.sessions.len(), self.limits.session);
+        self.sessions
+            .retain(|_, session| session.left.is_none_or(|left| now - left < longest));
+        self.forgotten(before - self.sessions.len());
+    }
+
+    /// Forgets everything.
+    pub fn forget_all(&mut self) {
+        let all = self.sessions.len();
+        self.sessions.clear();
+        self.forgotten(all);
+        self.window.clear();
+    }
+
+    /// Forgets the session that has been without a connection for longest. Returns whether there
+    /// was one.
+    fn forget_oldest(&mut self) -> bool {
+        let left = self
+            .sessions
+            .iter()
+            .filter_map(|(key, session)| Some((session.left?, key)));
+        let oldest = left.min_by_key(|(left, _)| *left);
+        let oldest = oldest.map(|(_, key)| key.clone());
+        let was_there = oldest.is_some_and(|key| self.sessions.remove(&key).is_some());
+        self.forgotten(usize::from(was_there));
+        was_there
+    }
+
+    fn forgotten(&mut self, sessions: usize) {
+        self.budget.account(sessions * SESSION, 0);
+        self.sessions.shrink_to(2 * self.sessions.len());
+        if self.limits.history == 0 && self.sessions.is_empty() {
+            self.window.clear();
+        }
+    }
+
+    /// Whether it would be missed: by a session that may come back, or by those who come later.
+    #[must_use]
+    pub fn is_needed(&self) -> bool {
+        let lines = self.window.end() - self.window.start();
+        !self.sessions.is_empty() || self.limits.history > 0 && lines > 0
+    }
+}
+
+impl Drop for History {
+    fn drop(&mut self) {
+        self.forget_all();
+    }
+}
+
+/// Milliseconds of Unix time.
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let millis = now.map(|now| now.as_millis()).unwrap_or_default();
+    u64::try_from(millis).unwrap_or_default()
+}

@@ -1,0 +1,246 @@
+//! Sessions: who somebody is across several connections. Whoever asks for one, by `?session=KEY`,
+//! can come back after its link broke, hears what it missed, and learns which of its own lines were
+//! taken.
+
+use std::fmt;
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use http::StatusCode;
+use tokio::sync::Notify;
+
+use crate::server::handshake::{Refusal, refuse};
+
+/// What `?session=` has to be.
+pub const NO_SESSION: Refusal = bad(
+    "a session is 22 to 64 of A to Z, a to z, 0 to 9, - and _, chosen at random, and there is one \
+     at most",
+);
+/// What `&after=` has to be.
+pub const NO_AFTER: Refusal = bad(
+    "after is EPOCH.POSITION, as the lines that begin with @ say them, once, and with a session",
+);
+/// What `&sent=` has to be.
+pub const NO_SENT: Refusal = bad("sent is a number of lines, once, and with a session");
+/// A position that does not exist yet.
+pub const NOT_YET: Refusal = bad("after is a position that this room has not reached");
+
+const fn bad(why: &'static str) -> Refusal {
+    refuse(StatusCode::BAD_REQUEST, why)
+}
+
+/// The largest number that a client may give: the largest that JavaScript counts to without gaps.
+const MOST: u64 = 1 << 53;
+
+/// The key of a session, which is a secret: it is never printed, not even for debugging.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Key(Arc<str>);
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key")
+    }
+}
+
+/// A session that a client asks for.
+#[derive(Debug)]
+pub struct Asked {
+    /// Which one.
+    pub key: Key,
+    /// From where on the client wants to hear; what is new if it does not say.
+    pub after: Option<After>,
+    /// How many of its lines the client knows to be taken.
+    pub sent: u64,
+}
+
+/// A place in the log of a room.
+#[derive(Debug)]
+pub struct After {
+    /// Of which past the room was.
+    pub epoch: String,
+    /// The line that comes next.
+    pub position: u64,
+}
+
+impl Asked {
+    /// What `?session=`, `&after=` and `&sent=` ask for.
+    ///
+    /// # Errors
+    ///
+    /// One of them is not what it has to be.
+    pub fn new(
+        session: Option<&str>,
+        after: Option<&str>,
+        sent: Option<&str>,
+    ) -> Result<Option<Self>, Refusal> {
+        let Some(session) = session else {
+            return match (after, sent) {
+                (Some(_), _) => Err(NO_AFTER),
+                (_, Some(_)) => Err(NO_SENT),
+                (None, None) => Ok(None),
+            };
+        };
+        if !(22..=64).contains(&session.len()) || !session.bytes().all(is_url_safe) {
+            return Err(NO_SESSION);
+        }
+        let after = after.map(|after| After::new(after).ok_or(NO_AFTER));
+        let sent = sent.map(|sent| number(sent).ok_or(NO_SENT));
+        Ok(Some(Self {
+            key: Key(session.into()),
+            after: after.transpose()?,
+            sent: sent.transpose()?.unwrap_or(0),
+        }))
+    }
+}
+
+impl After {
+    fn new(text: &str) -> Option<Self> {
+        let (epoch, position) = text.split_once('.')?;
+        let is_epoch = (1..=64).contains(&epoch.len()) && epoch.bytes().all(is_url_safe);
+        let (epoch, position) = (epoch.to_owned(), number(position)?);
+        is_epoch.then_some(Self { epoch, position })
+    }
+}
+
+fn is_url_safe(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')
+}
+
+fn number(text: &str) -> Option<u64> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|n| digits && *n <= MOST)
+}
+
+/// A connection that hears.
+#[derive(Clone, Copy, Debug)]
+pub struct Subscriber {
+    /// Its number, in the order in which connections entered.
+    pub connection: u64,
+    /// Whose lines are its own.
+    pub author: u64,
+    /// Whether it asked to be told where each line is in the log.
+    pub marked: bool,
+}
+
+/// Who says lines: a session, or a connection that has none. It changes under the lock of its room
+/// only.
+#[derive(Debug)]
+pub struct Author {
+    /// What tells it from all others in the room.
+    pub id: u64,
+    /// The key of its session.
+    pub key: Option<Key>,
+    /// The connection that speaks for it.
+    connection: AtomicU64,
+    /// Notified when that changes.
+    replaced: Notify,
+    /// How many of its lines are known to be in the log of the room.
+    said: AtomicU64,
+    /// The same number when this began, and what the client had counted by then.
+    began: (u64, u64),
+    /// Where its last lines in a row begin, where they end, and where those before them end.
+    run: AtomicU64,
+    end: AtomicU64,
+    earlier: AtomicU64,
+}
+
+impl Author {
+    /// A connection without a session.
+    #[must_use]
+    pub fn connection(id: u64) -> Arc<Self> {
+        Self::new(id, None, id, (0, 0), 0)
+    }
+
+    /// A session that begins at `position` with `said` lines that are there already, and with
+    /// `sent` lines by the client's own count.
+    #[must_use]
+    pub fn session(
+        id: u64,
+        key: &Key,
+        connection: u64,
+        (said, sent): (u64, u64),
+        position: u64,
+    ) -> Arc<Self> {
+        Self::new(id, Some(key.clone()), connection, (said, sent), position)
+    }
+
+    fn new(
+        id: u64,
+        key: Option<Key>,
+        connection: u64,
+        began: (u64, u64),
+        position: u64,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            key,
+            connection: AtomicU64::new(connection),
+            replaced: Notify::new(),
+            said: AtomicU64::new(began.0),
+            began,
+            run: AtomicU64::new(position),
+            end: AtomicU64::new(position),
+            earlier: AtomicU64::new(position),
+        })
+    }
+
+    /// The connection that speaks for it, or was the last to do so.
+    #[must_use]
+    pub fn speaker(&self) -> u64 {
+        self.connection.load(Relaxed)
+    }
+
+    /// From now on another connection speaks for it.
+    pub fn replace(&self, connection: u64) {
+        self.connection.store(connection, Relaxed);
+        self.replaced.notify_waiters();
+    }
+
+    /// Waits until this connection does not speak for it any more: for ever, if it is no session.
+    pub async fn replaced(&self, connection: u64) {
+        if self.key.is_none() {
+            return pending().await;
+        }
+        loop {
+            let replaced = self.replaced.notified();
+            if self.speaker() != connection {
+                return;
+            }
+            replaced.await;
+        }
+    }
+
+    /// Counts lines that are in the log now, from `position` on.
+    pub fn count(&self, position: u64, lines: u64) {
+        let end = self.end.load(Relaxed);
+        if end != position {
+            self.earlier.store(end, Relaxed);
+            self.run.store(position, Relaxed);
+        }
+        self.end.store(position + lines, Relaxed);
+        self.said.fetch_add(lines, Relaxed);
+    }
+
+    /// How many of its lines are known to be in the log.
+    #[must_use]
+    pub fn said(&self) -> u64 {
+        self.said.load(Relaxed)
+    }
+
+    /// The same before a position, if that is known: it is if all of its lines from there on are in
+    /// a row, as they mostly are when a link has broken.
+    #[must_use]
+    pub fn said_before(&self, position: u64) -> Option<u64> {
+        let (run, end) = (self.run.load(Relaxed), self.end.load(Relaxed));
+        let since = end.saturating_sub(run.max(position));
+        (position >= self.earlier.load(Relaxed)).then(|| self.said() - since)
+    }
+
+    /// How many of the client's lines have been taken, by its own count.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        let (said, sent) = self.began;
+        sent + (self.said() - said)
+    }
+}
