@@ -13,13 +13,13 @@ use chat_pair::server::access::{self, Access};
 use chat_pair::server::addresses::{Addresses, Counted};
 use chat_pair::server::connection::Ended;
 use chat_pair::server::flags::Server as Flags;
-use chat_pair::server::handshake::{self, Refusal, Request, Rules};
+use chat_pair::server::handshake::{self, Request, Rules};
 use chat_pair::server::limits::Limits;
 use chat_pair::server::listener::{Listener, fit_to_descriptors};
 use chat_pair::server::log::Log;
 use chat_pair::server::rooms::Rooms;
+use chat_pair::server::socket;
 use chat_pair::server::tls::Certificate;
-use tokio::io::{AsyncRead, AsyncWrite, split};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
@@ -138,7 +138,7 @@ async fn drain(connections: &mut JoinSet<()>, shared: &Shared) {
     }
 }
 
-/// One connection, with TLS or without.
+/// One connection, from the handshake to the goodbye.
 async fn connection(
     shared: Arc<Shared>,
     stream: TcpStream,
@@ -147,62 +147,37 @@ async fn connection(
     counted: Counted,
     mut closing: watch::Receiver<()>,
 ) {
-    // A line is small and should leave at once. Failing is no reason to turn anyone away.
-    let _ = stream.set_nodelay(true);
+    let Shared {
+        rooms, log, limits, ..
+    } = &*shared;
+    let address = address.to_string();
     let crowded = counted.too_many.then_some(handshake::CROWDED);
     let rules = Rules {
         origins: &shared.origins,
         no_place: full.then_some(handshake::FULL).or(crowded),
-        until: Instant::now() + shared.limits.handshake,
+        until: Instant::now() + limits.handshake,
     };
-    let address = address.to_string();
-    let Some(certificate) = &shared.certificate else {
-        let (reader, writer) = stream.into_split();
-        return chat(&shared, reader, writer, &address, rules, closing).await;
+    let enter = |request: &Request| {
+        let mut pass = shared.access.admit(request.token.clone())?;
+        let member = rooms.enter(&request.target, &address, &mut pass)?;
+        Ok((member, pass))
     };
-    // Boxed, here and below, so that the memory of a handshake is not kept as long as the
-    // connection, and that of TLS not by connections without it.
-    let accepting = Box::pin(certificate.accept(stream, rules.until, &shared.limits));
+    // Boxed, so that the memory of a handshake is not kept as long as the connection.
+    let accepting = Box::pin(async {
+        let certificate = shared.certificate.as_ref();
+        let (reader, writer) = socket::open(stream, certificate, rules.until, limits).await?;
+        handshake::accept(reader, writer, rules, enter, limits).await
+    });
     let accepted = tokio::select! {
         accepted = accepting => accepted,
         _ = closing.changed() => return,
     };
-    match accepted {
-        Ok(stream) => {
-            let (reader, writer) = split(stream);
-            Box::pin(chat(&shared, reader, writer, &address, rules, closing)).await;
-        }
-        Err(refusal) => warn_of(&refusal, &address, &shared.log),
-    }
-}
-
-/// One connection, from the WebSocket handshake to the goodbye.
-async fn chat<R, W>(
-    shared: &Shared,
-    reader: R,
-    writer: W,
-    address: &str,
-    rules: Rules<'_>,
-    mut closing: watch::Receiver<()>,
-) where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let Shared {
-        rooms, log, limits, ..
-    } = shared;
-    let enter = |request: &Request| {
-        let mut pass = shared.access.admit(request.token.clone())?;
-        let member = rooms.enter(&request.target, address, &mut pass)?;
-        Ok((member, pass))
-    };
-    let accepted = tokio::select! {
-        accepted = Box::pin(handshake::accept(reader, writer, rules, enter, limits)) => accepted,
-        _ = closing.changed() => return,
-    };
     let (mut connection, (mut member, mut pass)) = match accepted {
         Ok(accepted) => accepted,
-        Err(refusal) => return warn_of(&refusal, address, log),
+        Err(refusal) if refusal.concerns_operator() => {
+            return log.warn_of_stranger(format_args!("{address} {refusal}"));
+        }
+        Err(_) => return,
     };
     let (identity, stopping) = (&member.identity, closing.changed());
     let announced = log.announce(identity);
@@ -220,17 +195,5 @@ async fn chat<R, W>(
     }
     if let Some((code, reason)) = ended.goodbye() {
         connection.close(code, reason, limits).await;
-    }
-}
-
-/// Tells the operator of a stranger who did not get in.
-fn warn_of(refusal: &Refusal, address: &str, log: &Log) {
-    match refusal {
-        Refusal::Answered(status, why) => {
-            let status = status.as_u16();
-            log.warn_of_stranger(format_args!("{address} was refused: {why} ({status})"));
-        }
-        Refusal::Unanswered(why) => log.warn_of_stranger(format_args!("{address} left: {why}")),
-        Refusal::Left => {}
     }
 }

@@ -5,6 +5,7 @@
 //! nothing is the stranger's but the key.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::io::Cursor;
 
 use bytes::Bytes;
@@ -31,6 +32,24 @@ pub enum Refusal {
     Unanswered(Cow<'static, str>),
     /// It left, or its connection broke, before it had asked.
     Left,
+}
+
+impl Refusal {
+    /// Whether the operator should hear of it.
+    #[must_use]
+    pub fn concerns_operator(&self) -> bool {
+        !matches!(self, Self::Left)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answered(status, why) => write!(f, "was refused: {why} ({})", status.as_u16()),
+            Self::Unanswered(why) => write!(f, "left: {why}"),
+            Self::Left => write!(f, "left"),
+        }
+    }
 }
 
 /// A refusal with this status and this sentence.

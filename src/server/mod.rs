@@ -1,6 +1,6 @@
 //! The half that relays: each line that a client sends goes to all the others.
 //!
-//! - [`listener`], [`handshake`]: from the socket to a connection, or a refusal
+//! - [`listener`], [`socket`], [`handshake`]: from the socket to a connection, or a refusal
 //! - [`connection`]: one client's connection, as two loops; [`writer`]: its way out
 //! - [`room`]: what all connections share; [`batch`] and [`frame`]: what travels through it
 //! - [`identity`], [`log`]: how a client is called, and what the operator reads
@@ -31,6 +31,7 @@ pub mod rate;
 pub mod room;
 pub mod rooms;
 pub mod sessions;
+pub mod socket;
 #[cfg(feature = "tls")]
 pub mod tls;
 #[cfg(not(feature = "tls"))]

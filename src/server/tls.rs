@@ -20,8 +20,8 @@ use crate::server::files;
 use crate::server::handshake::{self, Refusal, refuse};
 use crate::server::limits::Limits;
 
-/// A stream with TLS, or why there is none.
-pub type Accepted = Result<Stream<TcpStream>, Refusal>;
+/// A client's TLS session.
+pub type Session = Stream<TcpStream>;
 
 const NOT_TLS: Refusal = refuse(
     StatusCode::BAD_REQUEST,
@@ -76,7 +76,12 @@ impl Certificate {
     /// # Errors
     ///
     /// There is no session, and the other end has been told why, if it could be.
-    pub async fn accept(&self, stream: TcpStream, until: Instant, limits: &Limits) -> Accepted {
+    pub async fn accept(
+        &self,
+        stream: TcpStream,
+        until: Instant,
+        limits: &Limits,
+    ) -> Result<Session, Refusal> {
         let late = |_| Refusal::Unanswered("the TLS handshake took too long".into());
         let opened = timeout_at(until, self.open_session(stream)).await;
         match opened.map_err(late)? {
@@ -89,10 +94,7 @@ impl Certificate {
         }
     }
 
-    async fn open_session(
-        &self,
-        stream: TcpStream,
-    ) -> Result<Stream<TcpStream>, (TcpStream, Refusal)> {
+    async fn open_session(&self, stream: TcpStream) -> Result<Session, (TcpStream, Refusal)> {
         const HELLO: u8 = 22;
         let mut first = [0];
         match stream.peek(&mut first).await {

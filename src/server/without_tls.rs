@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use crate::server::handshake::Refusal;
 use crate::server::limits::Limits;
 
-/// A stream with TLS, of which there is none.
-pub type Accepted = Result<TcpStream, Refusal>;
+/// A client's TLS session, of which there is none.
+pub type Session = TcpStream;
 
 /// A certificate, of which there is none.
 #[derive(Debug)]
@@ -38,7 +38,12 @@ impl Certificate {
     ///
     /// There are none.
     #[allow(clippy::unused_async)] // as the other one is
-    pub async fn accept(&self, _stream: TcpStream, _until: Instant, _limits: &Limits) -> Accepted {
+    pub async fn accept(
+        &self,
+        _stream: TcpStream,
+        _until: Instant,
+        _limits: &Limits,
+    ) -> Result<Session, Refusal> {
         match *self {}
     }
 }
