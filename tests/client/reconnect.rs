@@ -137,6 +137,8 @@ fn lines_piped_while_the_server_is_down_arrive_after() {
     let (port, url, mut server, mut ann) = connected_pair();
     server.joined();
     server.program.signal("KILL");
+    // Until it has ended it may still have the port.
+    server.program.exit();
     tries_again(&ann.err_line(), LOST);
     // More than the client reads ahead.
     for number in 0..1000 {
@@ -190,6 +192,7 @@ fn in_the_middle_of_a_pipe(signal: &str, why: &str) {
             took += 1;
         }
     }
+    server.program.exit(); // so that the port is free
     tries_again(&ann.err_line(), why);
     let mut server = port.serve();
     is_connected(&mut ann, &url);
@@ -323,6 +326,8 @@ fn lines_typed_while_the_server_is_down_arrive_after() {
     let mut server = port.serve();
     let (mut window, _) = Window::join(&mut server, 100, 20, &["--reconnect"]);
     server.program.signal("KILL");
+    // Until it has ended it may still have the port.
+    server.program.exit();
     window.until(&format!("{LOST}; trying again in "));
     window.press("one\rtwo\rthree\rhalf");
     for (text, waiting) in [("one", 1), ("two", 2), ("three", 3)] {
