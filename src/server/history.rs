@@ -48,13 +48,19 @@ pub struct Bookmark {
     position: u64,
     /// How many of the lines before that are the reader's own, if that is known.
     own: Option<u64>,
-    /// Where what it hears by its subscription begins, and how many of the lines before that are its
-    /// own.
+    /// What is left of the past. Boxed, since it is rare, and every connection has a bookmark.
+    past: Option<Box<Past>>,
+}
+
+/// What a reader has to read before what is new.
+#[derive(Debug, Default)]
+struct Past {
+    /// Where what is new begins, and how many of the lines before that are the reader's own.
     end: u64,
-    own_at_end: u64,
+    own: u64,
     /// What is to be said to it first.
     notice: Option<Bytes>,
-    /// Where what is earlier ends, as long as the reader is in it.
+    /// Where the lines end that were said before it came, if it is told so.
     now: Option<u64>,
 }
 
@@ -70,17 +76,25 @@ impl Bookmark {
             author,
             position,
             own,
-            end: position,
-            own_at_end: 0,
-            notice: None,
-            now: None,
+            past: None,
         }
+    }
+
+    /// The same, with a notice that comes first, and with `* now` behind the lines up to `now`.
+    fn with(mut self, notice: &str, now: Option<u64>) -> Self {
+        let notice = Some(frame::notice(notice));
+        self.past = Some(Box::new(Past {
+            notice,
+            now,
+            ..Past::default()
+        }));
+        self
     }
 
     /// Whether something of the past is left to read, before what is new.
     #[must_use]
     pub fn is_behind(&self) -> bool {
-        self.position < self.end || self.notice.is_some() || self.now.is_some()
+        self.past.is_some()
     }
 
     /// Everything before `position` is behind the reader, so many more of its own lines with it.
@@ -150,10 +164,8 @@ impl History {
         let bookmark = match after {
             None => self.earlier(author),
             Some(Some(position)) => Bookmark::at(position, author.said_before(position), author),
-            Some(None) => Bookmark {
-                notice: Some(frame::notice("what was said before is not known here")),
-                ..Bookmark::at(end, Some(author.said()), author)
-            },
+            Some(None) => Bookmark::at(end, Some(author.said()), author)
+                .with("what was said before is not known here", None),
         };
         let first = format!("@{} {} {taken}", self.epoch, bookmark.position);
         Ok((bookmark, Some(frame::text_of(&[&first]))))
@@ -193,11 +205,8 @@ impl History {
         let own = self.window.lines_of(author.id, first, end);
         match end - first - own {
             0 => Bookmark::at(end, Some(author.said()), author),
-            lines => Bookmark {
-                notice: Some(frame::notice(&format!("{lines} earlier messages"))),
-                now: Some(end),
-                ..Bookmark::at(first, Some(author.said() - own), author)
-            },
+            lines => Bookmark::at(first, Some(author.said() - own), author)
+                .with(&format!("{lines} earlier messages"), Some(end)),
         }
     }
 
@@ -222,18 +231,24 @@ impl History {
 
     /// A reader subscribes: until now it is the past.
     pub fn subscribe(&self, bookmark: &mut Bookmark) {
-        bookmark.end = self.window.end();
-        bookmark.own_at_end = bookmark.author.said();
+        let end = self.window.end();
+        if bookmark.position < end || bookmark.past.is_some() {
+            let past = bookmark.past.get_or_insert_default();
+            (past.end, past.own) = (end, bookmark.author.said());
+        }
     }
 
     /// The next frames of the past for a reader that is behind, as many as are written at once. What
     /// is not kept any more is missed, and it is told.
     pub fn read(&self, bookmark: &mut Bookmark) -> Vec<Bytes> {
-        let (who, end, own_at_end) = (bookmark.who, bookmark.end, bookmark.own_at_end);
-        let mut frames = Vec::from_iter(bookmark.notice.take());
+        let Some(mut past) = bookmark.past.take() else {
+            return Vec::new();
+        };
+        let (who, end) = (bookmark.who, past.end);
+        let mut frames = Vec::from_iter(past.notice.take());
         let start = self.window.start().min(end);
         if bookmark.position < start {
-            let own = own_at_end - self.window.lines_of(who.author, start, end);
+            let own = past.own - self.window.lines_of(who.author, start, end);
             let lines = start - bookmark.position;
             match bookmark.own.map(|before| lines - (own - before)) {
                 Some(0) => {}
@@ -242,7 +257,7 @@ impl History {
             }
             (bookmark.position, bookmark.own) = (start, Some(own));
         }
-        let until = bookmark.now.unwrap_or(end);
+        let until = past.now.unwrap_or(end);
         let (piece, position, own) =
             self.window
                 .read(who, bookmark.position, until, self.limits.gather);
@@ -250,12 +265,14 @@ impl History {
             frames.push(piece.into());
         }
         bookmark.pass(position, own);
-        if bookmark.now.is_some_and(|now| now <= position) {
-            bookmark.now = None;
+        if past.now.is_some_and(|now| now <= position) {
+            past.now = None;
             frames.push(frame::notice("now"));
         }
-        if position == end {
-            bookmark.own = Some(own_at_end);
+        if position < end {
+            bookmark.past = Some(past);
+        } else {
+            bookmark.own = Some(past.own);
         }
         frames
     }

@@ -21,8 +21,9 @@ use crate::protocol::limits::{CLOSE, HEAD, MESSAGE, QUIET, longest};
 /// where `full = batch + longest` is a full batch, to which one line more was added, and `longest`
 /// is one line as it is relayed ([`longest`]). The fourth line is what one connection can hold: a
 /// half-received message and the buffer it is read through, what is being written to it (the batch
-/// that fills `gather` may be a whole one), lines that wait for the room to take them, as frames and
-/// as text for the log, pongs, and its task. [`Limits::memory`] computes it.
+/// that fills `gather` may be a whole one; what it reads of the past is copied for it, as much at a
+/// time), lines that wait for the room to take them, as frames and as text for the log, pongs, its
+/// session and its task. [`Limits::memory`] computes it.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Bytes of one message from a client.
@@ -91,8 +92,7 @@ pub struct Limits {
     pub gather: usize,
     /// Lines of a room that are kept for those who come back: a long evening's talk, …
     pub window_lines: u64,
-    /// … and the bytes that they may take, of a flood too: some seconds of what the slowest readers
-    /// that are waited for take.
+    /// … and the bytes that they may take: at the lowest rate who comes back has read them in 16 s.
     pub window: usize,
     /// Bytes that the kept lines and the sessions of all rooms may take together.
     pub windows: usize,
@@ -101,13 +101,13 @@ pub struct Limits {
     /// Sessions of one room, with a connection or without: as many as there may be connections, so
     /// that all of them may be lost at once and come back.
     pub sessions: usize,
-    /// How long a session is remembered without a connection: longer than a laptop is closed for a
-    /// walk to the next room, and than a client's pauses before it tries again.
+    /// How long a session is remembered without a connection: long enough for a laptop that is
+    /// carried to another place, and for many of the pauses after which a client tries again.
     pub session: Duration,
-    /// How often what need not be remembered any more is looked for.
+    /// How often the server looks for what need not be remembered any more, …
     pub sweep: Duration,
-    /// How soon it is looked for again when nearly all of `windows` is used, and by rooms in which
-    /// somebody is, so that nothing of it can be dropped.
+    /// … and how soon again while nearly all of `windows` is used, and nothing can be dropped since
+    /// somebody is in each of the rooms.
     pub sweep_rest: Duration,
     /// Those who come or go within a moment are named in one line.
     pub moment: Duration,

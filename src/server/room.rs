@@ -14,6 +14,7 @@
 //!
 //! [`history`]: crate::server::history
 
+use std::future::pending;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -225,7 +226,13 @@ impl Speaker {
     /// Waits until a newer connection has the session of this one: for ever, if it has none.
     pub fn replaced(&self) -> impl Future<Output = ()> + use<> {
         let (id, author) = (self.id, self.author.clone());
-        async move { author.replaced(id).await }
+        async move {
+            match author.key {
+                // Boxed, since the others should not keep room for it.
+                Some(_) => Box::pin(author.replaced(id)).await,
+                None => pending().await,
+            }
+        }
     }
 
     /// Says the lines to everyone else, as soon as there is space for them. When this returns, they

@@ -1,9 +1,20 @@
 //! Sessions: who somebody is across several connections. Whoever asks for one, by `?session=KEY`,
 //! can come back after its link broke, hears what it missed, and learns which of its own lines were
-//! taken.
+//! taken. All that is told to it and to nobody else begins with `@`:
+//!
+//! ```text
+//! @EPOCH POSITION TAKEN     the first message: which past the room has, which position is next for
+//!                           this client, and how many lines of its session were taken
+//! @POSITION MILLISECONDS    before a line: its position, and when it was said (Unix time); each line
+//!                           behind it is one further, until the next `@`
+//! ```
+//!
+//! A line has a position if it begins neither with `@` nor with `* `. To come back, a client asks for
+//! `&after=EPOCH.POSITION` of the line that would be next, and then says its lines again from number
+//! TAKEN on. The second form comes before the first line of each batch, and wherever the client's own
+//! lines were left out.
 
 use std::fmt;
-use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -197,11 +208,8 @@ impl Author {
         self.replaced.notify_waiters();
     }
 
-    /// Waits until this connection does not speak for it any more: for ever, if it is no session.
+    /// Waits until this connection does not speak for it any more.
     pub async fn replaced(&self, connection: u64) {
-        if self.key.is_none() {
-            return pending().await;
-        }
         loop {
             let replaced = self.replaced.notified();
             if self.speaker() != connection {

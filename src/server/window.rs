@@ -1,8 +1,8 @@
 //! The last lines of a room, for those who come back and those who come late.
 //!
-//! They are copies of what was broadcast, so that keeping them holds up nobody's space in the room,
-//! and whoever reads them gets copies too, a piece at a time: a reader that is slow, or does not
-//! read at all, keeps nothing of the window alive.
+//! They are copies of what was broadcast, so that keeping them does not take any of the room's space
+//! from those who speak. Whoever reads them gets copies too, a piece at a time: a reader that is slow,
+//! or does not read at all, keeps nothing of the window alive.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
