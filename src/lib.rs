@@ -5,10 +5,11 @@
 //!
 //! A person presses Enter. [`client::terminal`] makes an event of it, [`client::connection`] takes
 //! that in its `select!`, [`client::outbox`] keeps the line until the server confirms it by the pong
-//! of a ping behind it, and the WebSocket library encodes both. On the server, [`server::connection`] reads it in one of its two
-//! loops; the line is encoded once, for everybody ([`server::batch`]), and said in the room
-//! ([`server::room`]). The other loop of every other connection takes it from there and writes it
-//! ([`server::writer`]). There [`client::connection`] receives it and [`client::console`] shows it.
+//! of a ping behind it, and the WebSocket library encodes both. On the server,
+//! [`server::connection`] reads it in one of its two loops; the line is encoded once, for everybody
+//! ([`server::batch`]), and said in the room ([`server::room`]). The other loop of every other
+//! connection takes it from there and writes it ([`server::writer`]). There [`client::connection`]
+//! receives it and [`client::console`] shows it.
 //!
 //! # The reading order
 //!
@@ -25,7 +26,8 @@
 //! - [`server::writer`]: the one way out to a client, and how fast it takes what is sent
 //! - [`server::handshake`], [`protocol::head`]: from a stranger's stream to a connection, or a
 //!   refusal
-//! - [`server::listener`]: the socket, which outlives every error
+//! - [`server::listener`], [`server::socket`]: the socket that listens, which outlives every error,
+//!   and a client's, with TLS or without
 //! - [`server::log`]: the server's output, which never blocks the relay
 //! - [`server::frame`], [`server::identity`], [`server::flags`], [`server::limits`]
 //!
@@ -37,6 +39,9 @@
 //!   when the file with the tokens changes
 //! - [`server::addresses`], [`server::rate`]: how many connections an address may have, and how many
 //!   lines a second each may say
+//! - [`server::tls`], [`client::tls`]: the handshakes of TLS, the certificate and who is trusted;
+//!   `src/protocol/tls.rs`: the session behind them. In a build without the feature `tls`,
+//!   `without_tls.rs` of each half stands there
 //! - [`server::history`], [`server::window`], [`server::sessions`]: the last lines of a room, and who
 //!   may come back and read on
 //!
@@ -59,6 +64,7 @@
 //!
 //! - [`protocol::close`], [`protocol::keepalive`]: how either end leaves without losing what is on
 //!   its way, and how it notices a dead link
+//! - [`protocol::limits`]: the numbers that both must agree on
 //! - [`flags`], [`os`]: how both read their flags, and what the system says to them and knows of files
 //!
 //! Imports run one way: the binaries, then their half, then `protocol`. The halves never import

@@ -16,7 +16,8 @@ use crate::protocol::limits::FILE;
 
 /// The signals that ask a program to end: Ctrl+C, `kill`, and a terminal that is gone.
 ///
-/// They no longer end the program by themselves. The default listens to none.
+/// They no longer end the program by themselves, but for a terminal that is gone when whoever
+/// started the program wants that to be ignored, as `nohup` does. The default listens to none.
 #[derive(Debug, Default)]
 pub struct Stop(Vec<Signal>);
 
@@ -34,6 +35,7 @@ impl Stop {
         ];
         kinds
             .into_iter()
+            .filter(|kind| *kind != SignalKind::hangup() || !is_ignored(*kind))
             .map(signal)
             .collect::<io::Result<_>>()
             .map(Self)
@@ -48,6 +50,15 @@ impl Stop {
         })
         .await;
     }
+}
+
+/// Whether a signal is ignored, as far as the system tells: Linux does, in the mask `SigIgn` of
+/// `/proc/self/status` (proc(5)).
+fn is_ignored(signal: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal.as_raw_value() - 1) & 1 == 1)
 }
 
 /// The bytes of a file that a flag names, such as a certificate.

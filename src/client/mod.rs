@@ -1,6 +1,7 @@
 //! The half that people type into.
 //!
-//! - [`connect`]: from a URL to an open stream; [`backoff`]: how long to wait before the next try
+//! - [`connect`]: from a URL to an open stream; [`tls`]: whose certificate is trusted;
+//!   [`backoff`]: how long to wait before the next try
 //! - [`connection`]: one WebSocket's life, with the `select!` over typed lines and frames
 //! - [`chat`]: what stays while connections come and go; [`outbox`]: the lines on their way
 //! - [`session`]: who the client is across connections, so that nothing is missed or said twice

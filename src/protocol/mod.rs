@@ -1,5 +1,6 @@
 //! What both ends of a connection know: what a line is, the HTTP head at the start, the token in it,
-//! the goodbye at the end, how a dead link is noticed.
+//! the goodbye at the end, how a dead link is noticed, the numbers that both need, and what becomes of
+//! a stream through TLS.
 
 pub mod close;
 pub mod head;

@@ -6,8 +6,8 @@
 //! - [`identity`], [`log`]: how a client is called, and what the operator reads
 //! - [`rooms`], [`name`], [`presence`]: names, rooms, and who is here, which may be passed by
 //! - [`access`], [`addresses`], [`rate`]: who may come in, how many from one address, and how much
-//!   each may say, which may be passed by too; [`tls`]: the same in secret; [`files`]:
-//!   what is read again when it changes
+//!   each may say, which may be passed by too; [`tls`]: the same chat, encrypted; [`files`]: what is
+//!   read again when it changes
 //! - [`history`], [`window`], [`sessions`]: what is kept of a room for those who come back, which may
 //!   be passed by, too
 //! - [`flags`], [`limits`]

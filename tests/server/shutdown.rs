@@ -145,3 +145,22 @@ fn a_second_signal_ends_at_once() {
     assert_eq!(server.program.err_rest(), [why]);
     was_stuck(never_reads);
 }
+
+#[test]
+fn a_terminal_that_is_gone_ends_the_server_unless_that_is_to_be_ignored() {
+    let mut server = Server::start();
+    server.program.signal("HUP");
+    assert_eq!(server.program.exit(), 0);
+
+    // As `nohup` starts it.
+    let mut command = std::process::Command::new("sh");
+    let script = "trap '' HUP; exec \"$0\" \"$@\"";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_server")]);
+    let mut server = Server::spawn(command.args(["--listen", "127.0.0.1:0"]));
+    server.program.signal("HUP");
+    let mut ann = Raw::join(server.port);
+    let mut bob = Raw::join(server.port);
+    bob.say("still here");
+    assert_eq!(ann.text(), format!("{}: still here", bob.name()));
+    server.stop_in_silence();
+}
