@@ -86,6 +86,12 @@ pub fn read_secret(path: &Path) -> Result<Vec<u8>, String> {
     })
 }
 
+/// Whether everybody on this machine can read a file.
+#[must_use]
+pub fn is_public(path: &Path) -> bool {
+    path.metadata().is_ok_and(|found| found.mode() & 0o004 != 0)
+}
+
 fn read(path: &Path, is_safe: impl FnOnce(&Metadata) -> bool) -> Result<Vec<u8>, String> {
     let file = path.display();
     let cannot = |why: &str| format!("cannot read {file}: {why}");

@@ -71,6 +71,10 @@ async fn talk(flags: &Flags, url: &Address, chat: &mut Chat) -> ChatEnd {
         Ok(trust) => trust,
         Err(why) => return ChatEnd::Failed(why),
     };
+    if trust.is_some() && !url.is_secure() {
+        chat.console
+            .note("--ca is for wss://, and this chat goes in clear text");
+    }
     if url.exposes_token() {
         chat.console
             .note("the token goes there in clear text: whoever sees the network can read it");

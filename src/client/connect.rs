@@ -101,7 +101,8 @@ impl FromStr for Address {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const FORM: &str = "a chat is at ws://HOST:PORT, for instance ws://127.0.0.1:8080";
+        const FORM: &str =
+            "a chat is at ws://HOST:PORT or wss://HOST, for instance ws://127.0.0.1:8080";
         // A bare number would be an address: 8080 is 0.0.31.144.
         if text.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(FORM);
@@ -141,8 +142,9 @@ impl FromStr for Address {
 
 /// `HOST`, `HOST:PORT` and `HOST/PATH` are short for a `ws://` URL, on the chat's own port.
 fn in_full(text: &str) -> Cow<'_, str> {
-    if text.contains("://") {
-        return text.into();
+    if let Some((scheme, rest)) = text.split_once("://") {
+        // RFC 3986 3.1: capitals make no difference.
+        return format!("{}://{rest}", scheme.to_ascii_lowercase()).into();
     }
     let end = text.find(['/', '?']).unwrap_or(text.len());
     let (host, path) = text.split_at(end);
@@ -439,6 +441,7 @@ mod tests {
             ("chat.example/rust", "ws://chat.example:8080/rust"),
             ("ws://chat.example", "ws://chat.example"),
             ("wss://chat.example/rust", "wss://chat.example/rust"),
+            ("WSS://Chat.example", "wss://Chat.example"),
         ] {
             let address: Address = short.parse().unwrap();
             assert_eq!(address.to_string(), whole);

@@ -132,13 +132,16 @@ fn refused(why: &CertificateError, host: &str) -> String {
 /// The first of the names that a certificate is for, as rustls gives them.
 fn names(presented: &[String]) -> String {
     const SHOWN: usize = 3;
+    /// The longest name that there can be (RFC 1035 2.3.4).
+    const LONGEST: usize = 255;
     let names = presented.iter().filter_map(|name| {
         let name = name.strip_prefix("DnsName(\"")?.strip_suffix("\")")?;
-        Some(line::clean(name))
+        let name: String = name.chars().take(LONGEST).collect();
+        Some(line::clean(&name).into_owned())
     });
     let names: Vec<_> = names.take(SHOWN).collect();
     match names.len() {
         0 => "something else".to_owned(),
-        _ => names.join(", "),
+        _ => format!("the name {}", names.join(", ")),
     }
 }

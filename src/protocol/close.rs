@@ -1,6 +1,7 @@
 //! How either end leaves without losing what is on its way.
 
 use std::borrow::Cow;
+use std::io::ErrorKind;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_websockets::proto::ProtocolError;
@@ -39,6 +40,10 @@ pub fn fault(error: &Error) -> Option<Fault> {
         )),
         Error::Protocol(ProtocolError::InvalidUtf8) => Some(NOT_UTF8),
         Error::Protocol(error) => Some((CloseCode::PROTOCOL_ERROR, error.to_string().into())),
+        // TLS that cannot be decrypted, or that breaks its own rules.
+        Error::Io(error) if error.kind() == ErrorKind::InvalidData => {
+            Some((CloseCode::PROTOCOL_ERROR, error.to_string().into()))
+        }
         _ => None,
     }
 }

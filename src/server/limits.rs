@@ -39,6 +39,8 @@ pub struct Limits {
     pub accept_queue: i32,
     /// Bytes of HTTP head.
     pub head: usize,
+    /// Bytes of TLS handshake: ten times what a browser sends.
+    pub hello: usize,
     /// From the TCP connection to the open WebSocket: twice a round trip to the other side of
     /// the world with a lost packet or two.
     pub handshake: Duration,
@@ -181,6 +183,7 @@ impl Limits {
         descriptors: 16,
         accept_queue: 1024,
         head: HEAD,
+        hello: 16 * 1024,
         handshake: Duration::from_secs(5),
         tls: 0,
         control: 4 * 1024,

@@ -1,20 +1,30 @@
 //! TLS on the server: the certificate, which may change while the server runs, and the handshake.
+//!
+//! A handshake takes up to five milliseconds of a processor, with the largest keys, and strangers
+//! can ask for any number of them. So handshakes are made on a thread of their own, and however many
+//! wait there, the chat goes on beside it.
 
+use std::borrow::Cow;
 use std::fmt::Arguments;
-use std::io::ErrorKind;
+use std::future::pending;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::thread;
 
 use http::StatusCode;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncReadExt, join};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::runtime::{Builder, Handle};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::{Error, ServerConfig};
+use tokio_rustls::rustls::{Error, ServerConfig, ServerConnection};
 
-use crate::os::read_file;
+use crate::os::{self, describe, read_file};
 use crate::protocol::tls::Stream;
 use crate::server::files;
 use crate::server::handshake::{self, Refusal, refuse};
@@ -23,6 +33,7 @@ use crate::server::limits::Limits;
 /// A client's TLS session.
 pub type Session = Stream<TcpStream>;
 
+const LATE: Refusal = Refusal::Unanswered(Cow::Borrowed("the TLS handshake took too long"));
 const NOT_TLS: Refusal = refuse(
     StatusCode::BAD_REQUEST,
     "this port speaks TLS: connect with wss:// or https://",
@@ -30,7 +41,11 @@ const NOT_TLS: Refusal = refuse(
 
 /// A certificate with its key, for everyone who connects from now on.
 #[derive(Debug)]
-pub struct Certificate(Arc<RwLock<Arc<ServerConfig>>>);
+pub struct Certificate {
+    current: Arc<RwLock<Arc<ServerConfig>>>,
+    /// The runtime of the thread that makes the handshakes.
+    handshakes: Handle,
+}
 
 impl Certificate {
     /// Reads the chain of certificates, the server's own first, and the private key of that one,
@@ -51,7 +66,21 @@ impl Certificate {
         let read = |paths: &[PathBuf; 2]| Ok([read_file(&paths[0])?, read_file(&paths[1])?]);
         let first = read(&paths)?;
         let current = Arc::new(RwLock::new(config(&paths, &first)?));
-        let (certificate, again) = (Self(current.clone()), paths.clone());
+        if os::is_public(key) {
+            let key = key.display();
+            tell(format_args!(
+                "others can read the private key in {key}: chmod 600 {key}"
+            ));
+        }
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| format!("cannot use TLS: {}", describe(&error)))?;
+        let certificate = Self {
+            current: current.clone(),
+            handshakes: runtime.handle().clone(),
+        };
+        // To the end of the program.
+        thread::spawn(move || runtime.block_on(pending::<()>()));
+        let again = paths.clone();
         files::follow(
             limits.look,
             first,
@@ -82,39 +111,75 @@ impl Certificate {
         until: Instant,
         limits: &Limits,
     ) -> Result<Session, Refusal> {
-        let late = |_| Refusal::Unanswered("the TLS handshake took too long".into());
-        let opened = timeout_at(until, self.open_session(stream)).await;
-        match opened.map_err(late)? {
-            Ok(stream) => Ok(stream),
-            Err((mut stream, refusal)) => {
-                let answer = handshake::answer(&mut stream, &refusal);
-                let _ = timeout(limits.close, answer).await;
-                Err(refusal)
-            }
-        }
-    }
-
-    async fn open_session(&self, stream: TcpStream) -> Result<Session, (TcpStream, Refusal)> {
         const HELLO: u8 = 22;
         let mut first = [0];
-        match stream.peek(&mut first).await {
-            Ok(1..) if first == [HELLO] => {}
-            Ok(1..) => return Err((stream, NOT_TLS)),
-            _ => return Err((stream, Refusal::Left)),
-        }
-        let config = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
-        let accepting = TlsAcceptor::from(config).accept(stream).into_fallible();
-        match accepting.await {
-            Ok(stream) => {
-                let (socket, session) = stream.into_inner();
-                Ok(Stream::new(socket, session))
+        let peeked = timeout_at(until, stream.peek(&mut first)).await;
+        let (mut stream, refusal) = match peeked.map_err(|_| LATE)? {
+            Ok(1..) if first == [HELLO] => match self.handshake(stream, until, limits).await? {
+                (socket, Ok(session)) => return Ok(Stream::new(socket, session)),
+                (stream, Err(refusal)) => (stream, refusal),
+            },
+            Ok(1..) => (stream, NOT_TLS),
+            _ => return Err(Refusal::Left),
+        };
+        let answer = handshake::answer(&mut stream, &refusal);
+        let _ = timeout(limits.close, answer).await;
+        Err(refusal)
+    }
+
+    /// Makes a handshake, on the thread for that.
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+        until: Instant,
+        limits: &Limits,
+    ) -> Result<(TcpStream, Result<ServerConnection, Refusal>), Refusal> {
+        let config = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
+        let (stream, most) = (stream.into_std().map_err(left)?, limits.hello as u64);
+        let making = async move {
+            let (reader, writer) = TcpStream::from_std(stream)?.into_split();
+            let accepting = TlsAcceptor::from(config).accept(join(reader.take(most), writer));
+            let (stream, made) = match accepting.into_fallible().await {
+                Ok(made) => {
+                    let (stream, session) = made.into_inner();
+                    (stream, Ok(session))
+                }
+                Err((error, stream)) => (stream, Err(refusal(&error))),
+            };
+            let (reader, writer) = stream.into_inner();
+            let stream = reader.into_inner().reunite(writer);
+            Ok::<_, io::Error>((stream.map_err(io::Error::other)?.into_std()?, made))
+        };
+        // In a set, since that ends it when nobody waits for it any more.
+        let mut tasks = JoinSet::new();
+        let in_time = async move {
+            tokio::select! {
+                // Looked at first: what is late already costs nothing more.
+                biased;
+                () = sleep_until(until) => None,
+                made = making => Some(made),
             }
-            Err((error, stream)) if error.kind() == ErrorKind::InvalidData => {
-                let why = format!("its TLS handshake failed: {error}");
-                Err((stream, Refusal::Unanswered(why.into())))
-            }
-            Err((_, stream)) => Err((stream, Refusal::Left)),
+        };
+        tasks.spawn_on(in_time, &self.handshakes);
+        let made = timeout_at(until, tasks.join_next()).await;
+        let made = made.ok().flatten().and_then(Result::ok).flatten();
+        let (stream, made) = made.ok_or(LATE)?.map_err(left)?;
+        Ok((TcpStream::from_std(stream).map_err(left)?, made))
+    }
+}
+
+#[allow(clippy::needless_pass_by_value)] // for map_err
+fn left(_: io::Error) -> Refusal {
+    Refusal::Left
+}
+
+/// Why there is no session.
+fn refusal(error: &io::Error) -> Refusal {
+    match error.kind() {
+        ErrorKind::InvalidData => {
+            Refusal::Unanswered(format!("its TLS handshake failed: {error}").into())
         }
+        _ => Refusal::Left,
     }
 }
 
@@ -122,9 +187,12 @@ impl Certificate {
 fn config(paths: &[PathBuf; 2], [chain, key]: &[Vec<u8>; 2]) -> Result<Arc<ServerConfig>, String> {
     let [chain_file, key_file] = paths.each_ref().map(|path| path.display());
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
-    let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or(format!(
-        "there is no certificate in {chain_file}: it has to be PEM, with lines of BEGIN CERTIFICATE"
-    ))?;
+    let chain = chain.map_err(|_| format!("a certificate in {chain_file} is not whole"))?;
+    if chain.is_empty() {
+        return Err(format!(
+            "there is no certificate in {chain_file}: it has to be PEM, with lines of BEGIN CERTIFICATE"
+        ));
+    }
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| {
         if key.windows(9).any(|word| word == b"ENCRYPTED") {
             format!(

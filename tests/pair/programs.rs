@@ -72,13 +72,14 @@ fn a_wrong_flag_is_one_line_and_exit_2() {
         "client",
         &["8080"],
         2,
-        "invalid value '8080' for '[URL]': a chat is at ws://HOST:PORT, for instance ws://127.0.0.1:8080 (see client --help)",
+        "invalid value '8080' for '[URL]': a chat is at ws://HOST:PORT or wss://HOST, for instance ws://127.0.0.1:8080 (see client --help)",
     );
 }
 
 #[test]
 fn a_url_that_makes_no_sense_is_one_line_and_exit_2() {
-    const FORM: &str = "a chat is at ws://HOST:PORT, for instance ws://127.0.0.1:8080";
+    const FORM: &str =
+        "a chat is at ws://HOST:PORT or wss://HOST, for instance ws://127.0.0.1:8080";
     for (url, why) in [
         (":8080", FORM),
         ("http://127.0.0.1:8080", FORM),

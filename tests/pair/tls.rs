@@ -75,7 +75,7 @@ fn each_fault_of_a_certificate_is_said_in_words() {
         (
             Kind::OtherName,
             authority.ca(),
-            "its certificate is for chat.example, not for localhost",
+            "its certificate is for the name chat.example, not for localhost",
         ),
         (
             Kind::Good,

@@ -3,10 +3,12 @@
 
 use std::fs;
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::Poll;
 use std::thread;
+use std::time::Duration;
 
 use chat_pair::protocol::tls::Stream;
 use chat_pair::server::handshake::Refusal;
@@ -129,6 +131,46 @@ fn a_handshake_has_a_deadline() {
         panic!("{accepted:?}");
     };
     assert_eq!(why, "the TLS handshake took too long");
+}
+
+#[test]
+fn a_hello_has_a_size() {
+    let authority = Authority::new();
+    authority.issue(Kind::Good);
+    let [_, chain, _, key] = authority.flags();
+    let certificate = open(&chain, &key).unwrap();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let accepted = runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut stranger = tokio::net::TcpStream::connect(address).await.unwrap();
+        // Four records of a hello that says it is longer than they are together.
+        let mut record = [&[22, 3, 1, 0x40, 0][..], &[0; 0x4000]].concat();
+        record[5..9].copy_from_slice(&[1, 0, 0xf0, 0]);
+        stranger.write_all(&record.repeat(4)).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let (until, limits) = (Instant::now() + Duration::from_hours(1), Limits::DEFAULT);
+        let accepting = certificate.accept(stream, until, &limits);
+        // It does not wait for more of it.
+        let ending = async move {
+            stranger.read_to_end(&mut Vec::new()).await.ok();
+        };
+        tokio::join!(accepting, ending).0
+    });
+    assert!(matches!(accepted, Err(Refusal::Left)), "{accepted:?}");
+}
+
+#[test]
+fn a_key_that_everybody_can_read_is_said() {
+    let authority = Authority::new();
+    authority.issue(Kind::Good);
+    let key = authority.file("key.pem");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    let flags = authority.flags();
+    let mut server = Server::with(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+    let said = server.program.err_line();
+    let why = format!("server: others can read the private key in {key}: chmod 600 {key}");
+    assert_eq!(said, why);
 }
 
 /// The files are looked at every ten seconds, and this waits for that to happen twice.

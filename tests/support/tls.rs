@@ -1,8 +1,9 @@
 //! Certificates of the tests' own, good ones and each kind of bad one, and a way to let the bytes of
 //! [`super::raw`] go through TLS.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -84,7 +85,9 @@ impl Authority {
             params.signed_by(&key, &self.issuer)
         };
         fs::write(self.file("chain.pem"), certificate.unwrap().pem()).unwrap();
-        fs::write(self.file("key.pem"), key.serialize_pem()).unwrap();
+        let file = self.file("key.pem");
+        fs::write(&file, key.serialize_pem()).unwrap();
+        fs::set_permissions(file, Permissions::from_mode(0o600)).unwrap();
     }
 
     /// The flags of a server with the certificate that was issued last.
