@@ -102,11 +102,13 @@ async fn talk(flags: &Flags, url: &Address, chat: &mut Chat) -> ChatEnd {
                 let why = format!("cannot connect to {url}: {error}");
                 // Perhaps the room has not come so far as we have heard, since the server was
                 // restored from an older copy.
-                let was_too_far = error.is_bad_request && chat.session.forget_place();
-                if error.is_final && !was_too_far {
+                if error.is_bad_request && chat.session.forget_place() {
+                    format!("{why}; what was said meanwhile may be missed")
+                } else if error.is_final {
                     return ChatEnd::Failed(why);
+                } else {
+                    why
                 }
-                why
             }
         };
         if !flags.reconnect || !chat.goes_on() {

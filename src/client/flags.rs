@@ -18,8 +18,10 @@ Ctrl+C and Ctrl+D leave; Ctrl+L clears; Ctrl+Z stops, and fg goes on. Colours ar
 In a pipe: standard output holds the chat alone, a line a message; standard error the rest.
 
 With --reconnect each wait is shorter than the number says by up to a half, at random, so that not
-all clients of a server that comes back come back at once. Lines typed meanwhile are sent then;
-lines that the server may have taken are named, and not sent again.
+all clients of a server that comes back come back at once. Then it shows what was said meanwhile,
+and sends what the server has not taken: nothing is missed, and nothing is said twice. Only what
+another program at the other end, or a server that was started anew, may have taken is named, and
+not sent again. --timestamps and --json tell when a line was said, not when it came.
 
 Each variable that is empty counts as unset; a switch is 1, true, yes, on or 0, false, no, off.
 

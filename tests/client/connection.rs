@@ -14,6 +14,7 @@ use chat_pair::client::console::Console;
 use chat_pair::client::event::Event;
 use chat_pair::client::limits::Limits;
 use chat_pair::client::pipe::Output;
+use chat_pair::client::session::Session;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncWrite, DuplexStream, duplex};
 use tokio::sync::{mpsc, oneshot};
@@ -281,6 +282,26 @@ async fn a_server_that_only_relays_is_not_waited_for_at_the_end_of_the_input() {
     let sign = || Message::text("127.0.0.1:1: hello");
     let unconfirmed = (ConnectionEnd::Unconfirmed, 40);
     assert_eq!(ended_with(sign, 30, true).await, unconfirmed);
+}
+
+/// Nothing is sent before it is known what the server has taken, and that is not waited for without
+/// end.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_say_whether_it_has_the_session_is_given_up() {
+    let (stream, _server) = pair();
+    let (mut chat, person) = chat(Duration::ZERO);
+    chat.session = Session::new().unwrap();
+    chat.session.ask(0);
+    person
+        .input
+        .send(Event::Line("one".to_owned()))
+        .await
+        .unwrap();
+    person.input.send(Event::End).await.unwrap();
+    let stream = opened(stream);
+    let ended = Connection::new(stream, &mut chat).talk().await;
+    assert_eq!(ended, ConnectionEnd::Silent);
+    assert!(chat.outbox.waiting() == 1 && chat.goes_on());
 }
 
 /// A reader that leaves is a normal end; an output that cannot be written is not.
