@@ -123,7 +123,7 @@ fn of_the_protocols_of_a_page_chat_is_chosen() {
             .filter_map(|line| line.strip_prefix("sec-websocket-protocol: "));
         chosen.map(str::to_owned).collect::<Vec<_>>()
     };
-    let tokens = Secret::with("right ana\n");
+    let tokens = Secret::with("right\n");
     let server = serve(&tokens, &["--allow-origin", "https://a.example"]);
     let page = "Origin: https://a.example\r\n";
     for fields in [
