@@ -19,6 +19,7 @@ use chat_pair::server::listener::{Listener, fit_to_descriptors};
 use chat_pair::server::log::Log;
 use chat_pair::server::rooms::Rooms;
 use chat_pair::server::socket;
+use chat_pair::server::store::Store;
 use chat_pair::server::tls::Certificate;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
@@ -75,6 +76,9 @@ async fn serve(flags: Flags) -> Result<(), String> {
     let operator = log.clone();
     let tell = move |line: fmt::Arguments<'_>| operator.warn(line);
     let access = Access::open(flags.token_file.as_deref(), &limits, tell.clone())?;
+    let store = flags.store.as_deref();
+    let store = store.map(|file| Store::open(file, flags.terms(), &limits, tell.clone()));
+    let store = store.transpose()?;
     let certificate = match flags.tls() {
         Some((chain, key)) => Some(Certificate::open(chain, key, &limits, tell)?),
         None => None,
@@ -87,7 +91,7 @@ async fn serve(flags: Flags) -> Result<(), String> {
     fit_to_descriptors(&mut limits, &log);
 
     let shared = Arc::new(Shared {
-        rooms: Rooms::new(&limits, flags.presence),
+        rooms: Rooms::stored(&limits, flags.presence, store.clone()),
         log,
         limits,
         origins: flags.allow_origin,
@@ -122,6 +126,9 @@ async fn serve(flags: Flags) -> Result<(), String> {
         () = stop.asked() => Err("ended at once, at a second signal".to_owned()),
     };
     connections.shutdown().await;
+    if let Some(store) = store {
+        store.close(shared.limits.store_end);
+    }
     shared.log.close(shared.limits.log_end);
     ended
 }
@@ -157,10 +164,10 @@ async fn connection(
         no_place: full.then_some(handshake::FULL).or(crowded),
         until: Instant::now() + limits.handshake,
     };
-    let enter = |request: &Request| {
+    let enter = async |request: &Request| {
         let mut pass = shared.access.admit(request.token.clone())?;
-        let member = rooms.enter(&request.target, &address, &mut pass)?;
-        Ok((member, pass))
+        let entering = rooms.enter_when_known(&request.target, &address, &mut pass);
+        Ok((entering.await?, pass))
     };
     // Boxed, so that the memory of a handshake is not kept as long as the connection.
     let accepting = Box::pin(async {

@@ -125,6 +125,18 @@ impl BatchMut {
         self.frames.len()
     }
 
+    /// How many lines.
+    #[must_use]
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// Who said each part, its frames, and how many lines they are.
+    pub fn said(&self) -> impl Iterator<Item = (&Author, &[u8], u64)> {
+        let parts = self.authors.iter().zip(&self.parts);
+        parts.map(|(author, part)| (&**author, &self.frames[part.bytes.clone()], part.lines))
+    }
+
     /// Whether nothing was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {

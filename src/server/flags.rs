@@ -6,6 +6,7 @@ use clap::Parser;
 
 use crate::flags::{message, number, switch};
 use crate::server::limits::Limits;
+use crate::server::store::Terms;
 
 const SERVER: &str = "\
 Exit codes:
@@ -20,6 +21,7 @@ Examples:
   server --allow-origin https://chat.example lets that page in
   server --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem
                                              for wss://, in secret on the way
+  server --store chat.db                     keeps what is said, for ever
   server --token-file tokens                 lets in who has a token of that file
 
 The file of --token-file has a line for each token: TOKEN, or TOKEN NAME; # begins a comment.
@@ -73,6 +75,19 @@ pub struct Server {
     #[arg(long, env = "CHAT_HISTORY", value_name = "LINES", default_value_t = 0, value_parser = history)]
     pub history: usize,
 
+    /// Store the lines of all rooms in this file, an SQLite database: then whoever comes back, or late,
+    /// is not limited to what is in memory, and nothing is lost when the server ends in any way
+    #[arg(long, env = "CHAT_STORE", value_name = "FILE")]
+    pub store: Option<PathBuf>,
+
+    /// With --store, confirm a line only when a power cut cannot take it any more
+    #[arg(long, env = "CHAT_STORE_SYNC", value_parser = switch, requires = "store")]
+    pub store_sync: bool,
+
+    /// With --store, delete lines that are older than so many days
+    #[arg(long, env = "CHAT_STORE_DAYS", value_name = "N", value_parser = days, requires = "store")]
+    pub store_days: Option<u32>,
+
     /// Tell those in a room who is here, who joins and who leaves
     #[arg(long, env = "CHAT_PRESENCE", value_parser = switch)]
     pub presence: bool,
@@ -116,7 +131,26 @@ impl Server {
             tls: self.tls_cert.as_ref().map_or(0, |_| Limits::TLS),
             lines: self.rate,
             per_address: self.max_per_address,
+            store: self.store.as_ref().map_or(0, |_| Limits::STORE),
+            descriptors: match self.store {
+                Some(_) => LIMITS.descriptors + LIMITS.store_files,
+                None => LIMITS.descriptors,
+            },
+            // What the store takes of the time in which the server ends.
+            drain: match self.store {
+                Some(_) => LIMITS.drain.saturating_sub(LIMITS.store_end),
+                None => LIMITS.drain,
+            },
             ..LIMITS
+        }
+    }
+
+    /// How lines are to be stored.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        Terms {
+            sync: self.store_sync,
+            days: self.store_days,
         }
     }
 
@@ -125,6 +159,11 @@ impl Server {
     pub fn tls(&self) -> Option<(&Path, &Path)> {
         self.tls_cert.as_deref().zip(self.tls_key.as_deref())
     }
+}
+
+fn days(text: &str) -> Result<u32, String> {
+    let days = number(text, 1, 36_500)?;
+    Ok(u32::try_from(days).unwrap_or(u32::MAX))
 }
 
 fn connections(text: &str) -> Result<usize, String> {

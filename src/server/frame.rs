@@ -53,6 +53,21 @@ pub fn end_of(frames: &[u8], count: u64) -> usize {
     end
 }
 
+/// The payloads of text frames, which [`text_frame`] has written.
+pub fn payloads(frames: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = frames;
+    std::iter::from_fn(move || {
+        let (frame, behind) = rest.split_at(end_of(rest, 1));
+        rest = behind;
+        let head = match frame.get(1)? {
+            126 => 4,
+            127 => 10,
+            _ => 2,
+        };
+        Some(&frame[head..])
+    })
+}
+
 /// A Close with its code and reason (RFC 6455 5.5.1). The reason is short: all of a control frame
 /// must fit into 125 bytes. Code 1005 means that there is no code, and is never sent (7.4.1).
 #[must_use]
@@ -108,6 +123,8 @@ mod tests {
             let mut ws = ClientBuilder::new().take_over(stream);
             let message = ws.next().now_or_never().unwrap().unwrap().unwrap();
             assert_eq!(line::text(&message), Ok(&*text));
+            let twice = frame.repeat(2);
+            assert_eq!(payloads(&twice).collect::<Vec<_>>(), [text.as_bytes(); 2]);
         }
     }
 }

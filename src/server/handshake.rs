@@ -120,7 +120,7 @@ pub async fn accept<R, W, P>(
     reader: R,
     writer: W,
     rules: Rules<'_>,
-    enter: impl FnOnce(&Request) -> Result<P, Refusal>,
+    enter: impl AsyncFnOnce(&Request) -> Result<P, Refusal>,
     limits: &Limits,
 ) -> Result<(Connection<R, W>, P), Refusal>
 where
@@ -128,11 +128,12 @@ where
     W: AsyncWrite + Unpin,
 {
     let mut stream = join(reader, writer);
-    let asked = timeout_at(rules.until, request(&mut stream, rules, limits.head)).await;
-    let entered = asked
-        .unwrap_or(Err(LATE))
-        .and_then(|(request, rest)| Ok((enter(&request)?, request, rest)));
-    match entered {
+    let until = rules.until;
+    let entered = timeout_at(until, async {
+        let (request, rest) = request(&mut stream, rules, limits.head).await?;
+        Ok((enter(&request).await?, request, rest))
+    });
+    match entered.await.unwrap_or(Err(LATE)) {
         Ok((place, request, rest)) => {
             let connection = upgrade(stream, &request, &rest, limits).await;
             Ok((connection.ok_or(Refusal::Left)?, place))

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,6 +15,7 @@ use crate::server::frame;
 use crate::server::handshake::Refusal;
 use crate::server::limits::Limits;
 use crate::server::sessions::{Asked, Author, Key, NOT_YET, Subscriber};
+use crate::server::store::{Known, Piece, RoomStore};
 use crate::server::window::{Budget, Window};
 
 /// Bytes of a session in memory, its key and its place in the table included.
@@ -28,6 +30,12 @@ pub struct History {
     sessions: HashMap<Key, Session>,
     budget: Arc<Budget>,
     limits: Limits,
+    /// What keeps it for longer.
+    store: Option<RoomStore>,
+    /// What the store has is known.
+    begun: bool,
+    /// How many sessions were forgotten so far.
+    forgotten: u64,
 }
 
 #[derive(Debug)]
@@ -97,6 +105,32 @@ impl Bookmark {
         self.past.is_some()
     }
 
+    /// Takes what the store had of a range that ends at `end`; `None` if it could not be read. Returns
+    /// its frames.
+    pub fn take(&mut self, piece: Option<Piece>, end: u64) -> Vec<Bytes> {
+        let past = self.past.as_mut();
+        let mut frames = Vec::from_iter(past.and_then(|past| past.notice.take()));
+        let lost = Piece {
+            gap: true,
+            position: end,
+            ..Piece::default()
+        };
+        let piece = piece.unwrap_or(lost);
+        if piece.gap {
+            frames.push(frame::notice("some messages missed"));
+            self.own = None;
+        }
+        frames.push(piece.frames.into());
+        self.pass(piece.position, piece.own);
+        if let Some(past) = &mut self.past
+            && past.now.is_some_and(|now| now <= piece.position)
+        {
+            past.now = None;
+            frames.push(frame::notice("now"));
+        }
+        frames
+    }
+
     /// Everything before `position` is behind the reader, so many more of its own lines with it.
     pub fn pass(&mut self, position: u64, own: u64) {
         self.position = position;
@@ -107,29 +141,37 @@ impl Bookmark {
 impl History {
     /// A past that begins now.
     #[must_use]
-    pub fn new(limits: &Limits, budget: &Arc<Budget>) -> Self {
+    pub fn new(limits: &Limits, budget: &Arc<Budget>, store: Option<&RoomStore>) -> Self {
         // The standard library's hashers have random keys; what they make of nothing is random.
-        let epoch = format!("{:016x}", RandomState::new().hash_one(()));
+        let random = || format!("{:016x}", RandomState::new().hash_one(()));
         Self {
-            epoch,
+            epoch: store.map_or_else(random, RoomStore::epoch),
             window: Window::new(limits, budget),
             sessions: HashMap::new(),
             budget: budget.clone(),
             limits: limits.clone(),
+            store: store.cloned(),
+            begun: false,
+            forgotten: 0,
         }
     }
 
     /// Takes the next batch of the log: its lines get their positions, those who said them are
-    /// known to have done so, and the lines are kept if anybody may ask for them.
-    pub fn apply(&mut self, batch: BatchMut) -> Batch {
-        let kept = self.limits.history > 0 || !self.sessions.is_empty();
-        let time = if kept { now() } else { 0 };
+    /// known to have done so, and the lines are kept if anybody may ask for them. `stored` is the
+    /// time at which it was stored, if there is a store.
+    pub fn apply(&mut self, batch: BatchMut, stored: Option<u64>) -> Batch {
+        let kept = self.is_kept();
+        let now = || if kept { now() } else { 0 };
+        let time = stored.unwrap_or_else(now);
         let (batch, authors) = batch.freeze(self.window.end(), time);
         for (author, (frames, lines)) in authors.iter().zip(batch.parts()) {
             if lines == 0 {
                 continue; // A notice is for those who are there, and is not told again.
             }
             author.count(self.window.end(), lines);
+            if self.store.is_some() {
+                author.settle(lines);
+            }
             if kept {
                 self.window.push(author.id, time, frames, lines);
             } else {
@@ -149,9 +191,13 @@ impl History {
         &mut self,
         connection: u64,
         asked: Option<&Asked>,
+        known: Option<&Known>,
     ) -> Result<(Bookmark, Option<Bytes>), Refusal> {
+        let start = known.map_or(self.window.start(), |known| known.start);
         let Some(asked) = asked else {
-            return Ok((self.earlier(Author::connection(connection)), None));
+            let id = self.store.as_ref().map(RoomStore::connection);
+            let author = Author::unnamed(id.unwrap_or(connection), connection);
+            return Ok((self.earlier(author, start), None));
         };
         let end = self.window.end();
         let after = asked.after.as_ref();
@@ -159,10 +205,10 @@ impl History {
         if after.flatten().is_some_and(|position| position > end) {
             return Err(NOT_YET);
         }
-        let author = self.session(connection, asked);
+        let author = self.session(connection, asked, known);
         let taken = author.taken();
         let bookmark = match after {
-            None => self.earlier(author),
+            None => self.earlier(author, start),
             Some(Some(position)) => Bookmark::at(position, author.said_before(position), author),
             Some(None) => Bookmark::at(end, Some(author.said()), author)
                 .with("what was said before is not known here", None),
@@ -172,7 +218,7 @@ impl History {
     }
 
     /// The session that a connection asks for, which it has now, whoever had it before.
-    fn session(&mut self, connection: u64, asked: &Asked) -> Arc<Author> {
+    fn session(&mut self, connection: u64, asked: &Asked, known: Option<&Known>) -> Arc<Author> {
         let key = &asked.key;
         if let Some(session) = self.sessions.get_mut(key) {
             session.left = None;
@@ -184,9 +230,12 @@ impl History {
         while is_full(self) && self.forget_oldest() {}
         // Of the key, so that a session which was forgotten still does not get its own lines; never
         // the number of a connection.
-        let id = self.sessions.hasher().hash_one(key) | 1 << 63;
+        let hash = || self.sessions.hasher().hash_one(key) | 1 << 63;
+        let id = self.store.as_ref();
+        let id = id.map_or_else(hash, |store| store.session(key));
         let (start, end) = (self.window.start(), self.window.end());
-        let began = (self.window.lines_of(id, start, end), asked.sent);
+        let taken = known.and_then(|known| known.taken).unwrap_or(asked.sent);
+        let began = (self.window.lines_of(id, start, end), taken);
         let author = Author::session(id, key, connection, began, end);
         self.budget.account(0, SESSION);
         let session = Session {
@@ -197,17 +246,68 @@ impl History {
         author
     }
 
-    /// Where somebody begins who has not been here: with the last lines, if they are shown.
-    fn earlier(&self, author: Arc<Author>) -> Bookmark {
+    /// Where somebody begins who has not been here: with the last lines, if they are shown. Those
+    /// before `start` are gone.
+    fn earlier(&self, author: Arc<Author>, start: u64) -> Bookmark {
         let end = self.window.end();
         let first = end.saturating_sub(self.limits.history);
-        let first = first.max(self.window.start());
+        let first = first.max(start.min(end));
+        // Of those that only the store has, it is not known how many are its own.
+        let is_known = first >= self.window.start() || author.key.is_none();
         let own = self.window.lines_of(author.id, first, end);
         match end - first - own {
             0 => Bookmark::at(end, Some(author.said()), author),
-            lines => Bookmark::at(first, Some(author.said() - own), author)
-                .with(&format!("{lines} earlier messages"), Some(end)),
+            lines => {
+                let before = is_known.then(|| author.said() - own);
+                Bookmark::at(first, before, author)
+                    .with(&format!("{lines} earlier messages"), Some(end))
+            }
         }
+    }
+
+    /// Whether enough is known of what the store has to let somebody in, and nothing can have changed
+    /// since that was asked, when `forgotten` sessions were. The first answer is where the room begins.
+    pub fn is_known(&mut self, asked: Option<&Asked>, known: &Known, forgotten: u64) -> bool {
+        if !self.begun {
+            self.begun = true;
+            self.window.pass(known.end);
+        }
+        let session = asked.map(|asked| self.sessions.get(&asked.key));
+        match session {
+            None => true,
+            Some(None) => forgotten == self.forgotten,
+            Some(Some(session)) => session.author.is_settled(),
+        }
+    }
+
+    /// How many sessions were forgotten so far.
+    #[must_use]
+    pub fn forgotten_so_far(&self) -> u64 {
+        self.forgotten
+    }
+
+    /// Whoever has a session now, or had it last.
+    #[must_use]
+    pub fn author_of(&self, key: &Key) -> Option<Arc<Author>> {
+        Some(self.sessions.get(key)?.author.clone())
+    }
+
+    /// The position of the next line.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.window.end()
+    }
+
+    /// What a reader is to read from the store next, since it is not kept here any more.
+    #[must_use]
+    pub fn older(&self, bookmark: &Bookmark, is_subscribed: bool) -> Option<Range<u64>> {
+        self.store.as_ref()?;
+        let (position, start) = (bookmark.position, self.window.start());
+        let past = bookmark.past.as_ref();
+        let end = past.map(|past| past.end).filter(|_| is_subscribed);
+        let ends = [end, past.and_then(|past| past.now)];
+        let until = ends.into_iter().flatten().fold(start, u64::min);
+        (position < until).then_some(position..until)
     }
 
     /// The connection that a session has, or had last.
@@ -281,8 +381,10 @@ impl History {
     /// kept for them as well.
     pub fn forget(&mut self, now: Instant) {
         let (before, longest) = (self.sessions.len(), self.limits.session);
-        self.sessions
-            .retain(|_, session| session.left.is_none_or(|left| now - left < longest));
+        self.sessions.retain(|_, session| {
+            let is_new = session.left.is_none_or(|left| now - left < longest);
+            is_new || !session.author.is_settled()
+        });
         self.forgotten(before - self.sessions.len());
     }
 
@@ -300,6 +402,7 @@ impl History {
         let left = self
             .sessions
             .iter()
+            .filter(|(_, session)| session.author.is_settled())
             .filter_map(|(key, session)| Some((session.left?, key)));
         let oldest = left.min_by_key(|(left, _)| *left);
         let oldest = oldest.map(|(_, key)| key.clone());
@@ -309,18 +412,25 @@ impl History {
     }
 
     fn forgotten(&mut self, sessions: usize) {
+        self.forgotten += sessions as u64;
         self.budget.account(sessions * SESSION, 0);
         self.sessions.shrink_to(2 * self.sessions.len());
-        if self.limits.history == 0 && self.sessions.is_empty() {
+        if !self.is_kept() {
             self.window.clear();
         }
+    }
+
+    /// Whether anybody may ask for what is said.
+    fn is_kept(&self) -> bool {
+        self.store.is_some() || self.limits.history > 0 || !self.sessions.is_empty()
     }
 
     /// Whether it would be missed: by a session that may come back, or by those who come later.
     #[must_use]
     pub fn is_needed(&self) -> bool {
         let lines = self.window.end() - self.window.start();
-        !self.sessions.is_empty() || self.limits.history > 0 && lines > 0
+        let is_shown = self.limits.history > 0 && self.store.is_none();
+        !self.sessions.is_empty() || is_shown && lines > 0
     }
 }
 
@@ -331,7 +441,8 @@ impl Drop for History {
 }
 
 /// Milliseconds of Unix time.
-fn now() -> u64 {
+#[must_use]
+pub fn now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let millis = now.map(|now| now.as_millis()).unwrap_or_default();
     u64::try_from(millis).unwrap_or_default()

@@ -16,6 +16,7 @@ use crate::protocol::limits::{CLOSE, HEAD, MESSAGE, QUIET, longest};
 /// + rooms       * (backlog + full + 32 KiB)    what rooms keep for those who are behind
 /// + connections * (2 * message + gather + 3 * full + 16 KiB + tls)
 /// + windows                                    the last lines of all rooms, and their sessions
+/// + store                                      what SQLite keeps for itself
 /// ```
 ///
 /// where `full = batch + longest` is a full batch, to which one line more was added, and `longest`
@@ -151,6 +152,28 @@ pub struct Limits {
     pub tokens: usize,
     /// How often it is looked whether a file has changed that a flag names.
     pub look: Duration,
+    /// Bytes that a store keeps in memory, none without one: two connections to the database, each with
+    /// up to 2 MB of its pages (SQLite's default), and the index of what was written last. What waits
+    /// to be stored has space in its room, and is counted there.
+    pub store: usize,
+    /// Descriptors of a store: the lock, and three for each of two connections to the database.
+    pub store_files: usize,
+    /// Bytes of frames after which a commit does not wait for more.
+    pub store_commit: usize,
+    /// Rows that are read, or deleted, at once, so that nobody waits long for the next one.
+    pub store_rows: usize,
+    /// How long deleting old lines rests after each such step.
+    pub store_pause: Duration,
+    /// How soon the store tries again after an error, for instance of a full disk.
+    pub store_retry: Duration,
+    /// How long it waits for another program that has locked the database, before that is an error.
+    pub store_busy: Duration,
+    /// Bytes of `FILE-wal` that are kept when they are not needed any more.
+    pub store_wal: i64,
+    /// Notices about the store that a room can have on their way, beside what has space in it.
+    pub store_notices: usize,
+    /// How long the end of the server waits for the last commit. It is part of `drain`.
+    pub store_end: Duration,
     /// The accept loop's rest when the system is out of descriptors.
     pub rest: Duration,
 }
@@ -170,7 +193,11 @@ impl Limits {
             + self.rooms * (self.backlog + self.full() + 32 * 1024)
             + (self.connections + self.refusals) * connection
             + self.windows
+            + self.store
     }
+
+    /// What `store` is with a store.
+    pub const STORE: usize = 8 * 1024 * 1024;
 
     /// What `tls` is with TLS.
     pub const TLS: usize = 112 * 1024;
@@ -230,6 +257,16 @@ impl Limits {
         answers: 4,
         tokens: 1024,
         look: Duration::from_secs(10),
+        store: 0,
+        store_files: 8,
+        store_commit: 1024 * 1024,
+        store_rows: 4096,
+        store_pause: Duration::from_millis(20),
+        store_retry: Duration::from_secs(1),
+        store_busy: Duration::from_secs(1),
+        store_wal: 4 * 1024 * 1024,
+        store_notices: 8,
+        store_end: Duration::from_millis(300),
         rest: Duration::from_millis(100),
     };
 }

@@ -10,6 +10,7 @@
 //!   read again when it changes
 //! - [`history`], [`window`], [`sessions`]: what is kept of a room for those who come back, which may
 //!   be passed by, too
+//! - [`store`]: what outlives the server, which may be passed by, too
 //! - [`flags`], [`limits`]
 
 pub mod access;
@@ -32,6 +33,7 @@ pub mod room;
 pub mod rooms;
 pub mod sessions;
 pub mod socket;
+pub mod store;
 #[cfg(feature = "tls")]
 pub mod tls;
 #[cfg(not(feature = "tls"))]

@@ -21,15 +21,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::broadcast::{self, error::RecvError};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 use tokio::time::Instant;
 
 use crate::server::batch::{Batch, BatchMut, Lines};
 use crate::server::handshake::{Refusal, SHUTTING_DOWN};
-use crate::server::history::{Bookmark, History};
+use crate::server::history::{Bookmark, History, now};
 use crate::server::limits::Limits;
 use crate::server::sessions::{Asked, Author};
+use crate::server::store::{Known, Piece, RoomStore};
 use crate::server::window::Budget;
+
+/// What those in a room hear when their lines cannot be stored, and when they can again.
+const WAITING: &str = "the chat cannot be stored for now: lines are kept, and sent later";
+const GOES_ON: &str = "the chat goes on";
 
 /// The room. It is open until both [`Room::close`] was called and its last speaker has left.
 #[derive(Debug)]
@@ -41,6 +46,12 @@ pub struct Room {
     space: Arc<Semaphore>,
     /// Notified when somebody begins to wait for space.
     congested: Notify,
+    /// Notified when nothing is waited for any more.
+    refused: Notify,
+    /// Places for what is said without space, which is that the store has trouble.
+    notices: Arc<Semaphore>,
+    /// What outlives the room, if there is anything.
+    store: Option<RoomStore>,
     limits: Limits,
 }
 
@@ -57,6 +68,10 @@ struct State {
     connections: u64,
     /// Connections that may still say something.
     speakers: usize,
+    /// A batch is being stored.
+    storing: bool,
+    /// There is a store, so nothing is applied that it does not have.
+    is_stored: bool,
     /// Nobody may enter any more.
     closing: bool,
     /// When a newcomer was last too slow.
@@ -74,18 +89,26 @@ impl Room {
     /// An empty room.
     #[must_use]
     pub fn open(limits: &Limits) -> Arc<Self> {
-        Self::among(limits, &Budget::new(limits.windows))
+        Self::among(limits, &Budget::new(limits.windows), None)
     }
 
-    /// The same among others, with which it shares the budget for what is kept.
+    /// The same among others, with which it shares the budget for what is kept. With a store, its log
+    /// is there.
     #[must_use]
-    pub fn among(limits: &Limits, budget: &Arc<Budget>) -> Arc<Self> {
+    pub fn among(limits: &Limits, budget: &Arc<Budget>, store: Option<RoomStore>) -> Arc<Self> {
+        let notices = if store.is_some() {
+            limits.store_notices
+        } else {
+            0
+        };
         let state = State {
-            batches: Some(broadcast::channel(limits.ring).0),
+            batches: Some(broadcast::channel(limits.ring + notices).0),
             next: BatchMut::default(),
-            history: History::new(limits, budget),
+            history: History::new(limits, budget, store.as_ref()),
             connections: 0,
             speakers: 0,
+            storing: false,
+            is_stored: store.is_some(),
             closing: false,
             slow_newcomer: None,
         };
@@ -94,6 +117,9 @@ impl Room {
             to_publish: Notify::new(),
             space: Arc::new(Semaphore::new(limits.backlog)),
             congested: Notify::new(),
+            refused: Notify::new(),
+            notices: Arc::new(Semaphore::new(notices)),
+            store,
             limits: limits.clone(),
         })
     }
@@ -104,8 +130,67 @@ impl Room {
     pub async fn publish(self: Arc<Self>) {
         while self.state().batches.is_some() {
             self.to_publish.notified().await;
-            self.state().append();
+            match &self.store {
+                None => self.state().append(),
+                Some(store) => self.store(store).await,
+            }
         }
+    }
+
+    /// Stores what is said, then applies it, until there is nothing more. Everything that is said
+    /// while one batch is being stored is in the next one.
+    async fn store(&self, store: &RoomStore) {
+        loop {
+            let next = self.state().begin_to_store();
+            let Some((position, batch)) = next else {
+                return;
+            };
+            let time = now();
+            let mut told = false;
+            let stored = if batch.lines() == 0 {
+                Some(batch) // Notices are for those who are there.
+            } else {
+                let mut storing = pin!(store.append(position, time, batch));
+                loop {
+                    tokio::select! {
+                        biased;
+                        stored = &mut storing => break stored,
+                        () = store.trouble(), if !told => told = self.tell(WAITING),
+                    }
+                }
+            };
+            let Some(batch) = stored else {
+                // The store was closed, at the end of the server.
+                self.refuse();
+                self.state().batches = None;
+                return;
+            };
+            self.stored(batch, time);
+            if told {
+                self.tell(GOES_ON);
+            }
+        }
+    }
+
+    /// What was being stored is stored.
+    fn stored(&self, batch: BatchMut, time: u64) {
+        let mut state = self.state();
+        state.storing = false;
+        state.apply(batch, Some(time));
+        self.end(&mut state);
+    }
+
+    /// Tells those who are in the room, without taking space, unless they have not taken in what was
+    /// told before.
+    fn tell(&self, notice: &str) -> bool {
+        let Ok(place) = self.notices.clone().try_acquire_owned() else {
+            return true;
+        };
+        let mut batch = BatchMut::default();
+        let nobody = Author::connection(0);
+        batch.add(&nobody, &Lines::notice(notice, None), place);
+        self.state().apply(batch, Some(0));
+        true
     }
 
     /// Enters without a session: everything said from now on will be heard. `None` when the room is
@@ -117,31 +202,90 @@ impl Room {
     }
 
     /// Enters, and takes a session over if one is asked for: from now on nothing more is taken from
-    /// the connection that had it.
+    /// the connection that had it. In a room that has a store this is only for those who neither speak
+    /// nor ask for what is past, see [`Room::enter_knowing`].
     ///
     /// # Errors
     ///
     /// The room is closed, or something is asked for that does not exist.
     pub fn enter_as(self: &Arc<Self>, asked: Option<&Asked>) -> Result<Entered, Refusal> {
+        self.enter_in(&mut self.state(), asked, None)
+    }
+
+    /// The same in a room with a store, when what that has is known. Returns `None` if it has to be
+    /// asked for again.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn enter_knowing(
+        self: &Arc<Self>,
+        asked: Option<&Asked>,
+        (known, forgotten): &(Known, u64),
+    ) -> Result<Option<Entered>, Refusal> {
         let mut state = self.state();
+        if !state.history.is_known(asked, known, *forgotten) {
+            return Ok(None);
+        }
+        self.enter_in(&mut state, asked, Some(known)).map(Some)
+    }
+
+    fn enter_in(
+        self: &Arc<Self>,
+        state: &mut State,
+        asked: Option<&Asked>,
+        known: Option<&Known>,
+    ) -> Result<Entered, Refusal> {
         if state.closing {
             return Err(SHUTTING_DOWN);
         }
         state.append(); // What was said before is not for the newcomer.
         let id = state.connections + 1;
-        let (mut bookmark, first) = state.history.enter(id, asked)?;
+        let (mut bookmark, first) = state.history.enter(id, asked, known)?;
         state.connections = id;
         state.speakers += 1;
         let (room, author) = (self.clone(), bookmark.author.clone());
         let speaker = Speaker { room, id, author };
-        let (room, batches) = (self.clone(), state.subscribe(&mut bookmark));
+        let batches = match state.history.older(&bookmark, false) {
+            // Nobody waits for a reader that has so far to go.
+            Some(_) => None,
+            None => state.subscribe(&mut bookmark),
+        };
         let subscription = Subscription {
-            room,
+            room: self.clone(),
             batches,
             bookmark,
+            older: None,
             entered: Instant::now(),
         };
         Ok((speaker, subscription, first))
+    }
+
+    /// Asks the store what it has of the room and of a session. Before that, nothing more is taken from
+    /// the connection that has the session now, and what was said is stored: so it is known how many
+    /// lines were taken. `None` if it cannot be read; without a store nothing has to be asked.
+    pub async fn known(&self, asked: Option<&Asked>) -> Option<(Known, u64)> {
+        let store = self.store.as_ref()?;
+        let key = asked.map(|asked| &asked.key);
+        let author = key.and_then(|key| self.state().history.author_of(key));
+        if let Some(author) = author {
+            author.hush();
+            author.settled().await;
+        }
+        let forgotten = self.state().history.forgotten_so_far();
+        let mut known = store.known(key).await?;
+        if let (Some(asked), None) = (asked, known.taken) {
+            store.begin(&asked.key, asked.sent).await;
+            known = store.known(key).await?;
+        }
+        Some((known, forgotten))
+    }
+
+    /// Whether something is being stored, or waits for that: then the room must not be dropped.
+    #[must_use]
+    pub fn is_storing(&self) -> bool {
+        let state = self.state();
+        state.storing || state.is_stored && !state.next.is_empty()
     }
 
     /// Does something with the past, to which belongs what was said until now.
@@ -162,13 +306,19 @@ impl Room {
     /// Refuses what those who wait for space have to say, and whatever is said later.
     pub fn refuse(&self) {
         self.space.close();
+        self.refused.notify_waiters();
+        self.end(&mut self.state());
     }
 
-    /// Ends a closing room if nobody can say anything any more.
+    /// Ends a closing room if nobody can say anything any more, and all is applied that was said; what
+    /// cannot be stored does not keep it open when nothing is waited for any more.
     fn end(&self, state: &mut State) {
         if state.closing && state.speakers == 0 {
             state.append();
-            state.batches = None;
+            let is_waited_for = state.storing || !state.next.is_empty();
+            if !is_waited_for || self.space.is_closed() {
+                state.batches = None;
+            }
             self.to_publish.notify_one();
         }
     }
@@ -181,12 +331,21 @@ impl Room {
 
 impl State {
     /// Puts what was said since the last batch into the log, as one batch. In memory that is all
-    /// there is to do, so it is applied at once.
+    /// there is to do, so it is applied at once. With a store it is left to [`Room::store`].
     fn append(&mut self) {
-        if !self.next.is_empty() {
+        if !self.next.is_empty() && !self.is_stored {
             let batch = std::mem::take(&mut self.next);
-            self.apply(batch);
+            self.apply(batch, None);
         }
+    }
+
+    /// What is to be stored next, and the position of its first line.
+    fn begin_to_store(&mut self) -> Option<(u64, BatchMut)> {
+        if self.next.is_empty() || self.batches.is_none() {
+            return None;
+        }
+        self.storing = true;
+        Some((self.history.end(), std::mem::take(&mut self.next)))
     }
 
     /// What a reader hears behind the past, which is what was said until now. `None` when the room
@@ -198,8 +357,8 @@ impl State {
     }
 
     /// Applies the next batch of the log, and publishes it.
-    fn apply(&mut self, batch: BatchMut) {
-        let batch = self.history.apply(batch);
+    fn apply(&mut self, batch: BatchMut, stored: Option<u64>) {
+        let batch = self.history.apply(batch, stored);
         if let Some(batches) = &self.batches {
             // An error means that nobody is there to hear it.
             let _ = batches.send(Arc::new(batch));
@@ -237,7 +396,8 @@ impl Speaker {
 
     /// Says the lines to everyone else, as soon as there is space for them. When this returns, they
     /// are in the log, as good as applied, and all who are subscribed will get them. If it is
-    /// cancelled, nothing was said.
+    /// cancelled, nothing was said; but with a store, lines that wait to be stored are said all the
+    /// same.
     ///
     /// # Errors
     ///
@@ -253,15 +413,36 @@ impl Speaker {
             self.room.congested.notify_waiters();
             space.await
         };
-        self.add(lines, space.map_err(|_| Closed)?)
+        self.add(lines, space.map_err(|_| Closed)?)?;
+        match &self.room.store {
+            None => Ok(()),
+            Some(_) => self.settled().await,
+        }
     }
 
-    /// Says the lines if there is space and nobody waits for it. Returns whether it did.
+    /// Waits until the lines that were said are stored, and applied.
+    async fn settled(&self) -> Result<(), Closed> {
+        let refused = self.room.refused.notified();
+        if self.room.space.is_closed() {
+            return Err(Closed);
+        }
+        tokio::select! {
+            biased;
+            () = self.author.settled() => Ok(()),
+            () = refused => Err(Closed),
+        }
+    }
+
+    /// Says the lines if there is space and nobody waits for it. Returns whether it did. With a store
+    /// it never does, since they have to wait for that.
     ///
     /// # Errors
     ///
     /// The room is closed, or a newer connection has the session, and the lines were not said.
     pub fn say_now(&self, lines: &Lines<'_>) -> Result<bool, Closed> {
+        if self.room.store.is_some() {
+            return Ok(false);
+        }
         let space = self.room.space.clone();
         match space.try_acquire_many_owned(self.space_for(lines)) {
             Ok(space) => self.add(lines, space).map(|()| true),
@@ -282,8 +463,11 @@ impl Speaker {
     /// Adds lines, which have their space, to the next batch.
     fn add(&self, lines: &Lines<'_>, space: OwnedSemaphorePermit) -> Result<(), Closed> {
         let mut state = self.room.state();
-        if self.author.speaker() != self.id {
+        if !self.author.has_voice(self.id) {
             return Err(Closed);
+        }
+        if state.is_stored {
+            self.author.say(lines.count);
         }
         if state.next.len() + lines.frames.len() > self.room.limits.batch {
             state.append();
@@ -314,6 +498,8 @@ pub struct Subscription {
     batches: Option<broadcast::Receiver<Arc<Batch>>>,
     /// Who it is, and how far it has come in the log.
     bookmark: Bookmark,
+    /// What was asked of the store for this reader, and to where.
+    older: Option<Box<(oneshot::Receiver<Piece>, u64)>>,
     entered: Instant,
 }
 
@@ -332,7 +518,7 @@ impl Subscription {
     pub async fn next_frames(&mut self) -> Option<Vec<Bytes>> {
         let batches = match &mut self.batches {
             Some(batches) if !self.bookmark.is_behind() => batches,
-            _ => return self.read_on(),
+            _ => return self.read_on().await,
         };
         let mut batch = loop {
             match batches.recv().await {
@@ -386,15 +572,46 @@ impl Subscription {
         !self.bookmark.is_behind() && self.batches.as_ref().is_some_and(is_empty)
     }
 
-    /// Reads on in the past. After a pause it subscribes again first, under the same lock, so that
-    /// nothing is between the past and what is new, and nothing comes twice.
-    fn read_on(&mut self) -> Option<Vec<Bytes>> {
-        let mut state = self.room.state();
-        if self.batches.is_none() {
-            self.batches = state.subscribe(&mut self.bookmark);
+    /// Reads on in the past: first what only the store has, a piece at a time. A reader that has not
+    /// subscribed is not waited for meanwhile. If it is cancelled, the next call takes the same piece.
+    async fn read_on(&mut self) -> Option<Vec<Bytes>> {
+        while let Some(store) = &self.room.store {
+            if let Some(older) = &mut self.older {
+                let (piece, end) = &mut **older;
+                let piece = piece.await;
+                let frames = self.bookmark.take(piece.ok(), *end);
+                self.older = None;
+                return Some(frames);
+            }
+            let is_subscribed = self.batches.is_some();
+            let mut state = self.room.state();
+            let Some(range) = state.history.older(&self.bookmark, is_subscribed) else {
+                return read_kept(&mut state, &mut self.batches, &mut self.bookmark);
+            };
+            drop(state);
+            let end = range.end;
+            let piece = store.read(self.bookmark.who, range);
+            self.older = Some(Box::new((piece, end)));
         }
-        let frames = state.history.read(&mut self.bookmark);
-        let more = !frames.is_empty() || self.batches.is_some();
-        more.then_some(frames) // Empty when there is nothing to write, and more to come.
+        read_kept(
+            &mut self.room.state(),
+            &mut self.batches,
+            &mut self.bookmark,
+        )
     }
+}
+
+/// Reads on in what is kept. After a pause the reader subscribes again first, under the same lock, so
+/// that nothing is between the past and what is new, and nothing comes twice.
+fn read_kept(
+    state: &mut State,
+    batches: &mut Option<broadcast::Receiver<Arc<Batch>>>,
+    bookmark: &mut Bookmark,
+) -> Option<Vec<Bytes>> {
+    if batches.is_none() {
+        *batches = state.subscribe(bookmark);
+    }
+    let frames = state.history.read(bookmark);
+    let more = !frames.is_empty() || batches.is_some();
+    more.then_some(frames) // Empty when there is nothing to write, and more to come.
 }

@@ -22,6 +22,7 @@ use crate::server::name::{self, Name, Names};
 use crate::server::presence::Presence;
 use crate::server::room::{Room, Speaker, Subscription};
 use crate::server::sessions::{Asked, NO_AFTER, NO_SENT, NO_SESSION};
+use crate::server::store::{Known, Store};
 use crate::server::window::Budget;
 
 /// The longest name of a room.
@@ -33,6 +34,10 @@ const NO_ROOM: Refusal = refuse(
 );
 const NO_NAME: Refusal = refuse(StatusCode::BAD_REQUEST, name::RULE);
 const SEVERAL_NAMES: Refusal = refuse(StatusCode::BAD_REQUEST, "there is one name at most");
+const NOT_KNOWN: Refusal = refuse(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "what was said in this room cannot be read now: try again later",
+);
 const TOO_MANY_ROOMS: Refusal = refuse(
     StatusCode::SERVICE_UNAVAILABLE,
     "there are too many rooms: enter one that is there, or try again later",
@@ -46,6 +51,7 @@ pub struct Rooms {
     budget: Arc<Budget>,
     /// Whether those in a room are told who comes and goes.
     presence: bool,
+    store: Option<Store>,
 }
 
 #[derive(Debug, Default)]
@@ -92,11 +98,18 @@ impl Rooms {
     /// No rooms yet. To be called within a Tokio runtime.
     #[must_use]
     pub fn new(limits: &Limits, presence: bool) -> Arc<Self> {
+        Self::stored(limits, presence, None)
+    }
+
+    /// The same with a store, if there is one.
+    #[must_use]
+    pub fn stored(limits: &Limits, presence: bool, store: Option<Store>) -> Arc<Self> {
         let rooms = Arc::new(Self {
             state: Mutex::default(),
             limits: limits.clone(),
             budget: Budget::new(limits.windows),
             presence,
+            store,
         });
         tokio::spawn(forget(
             Arc::downgrade(&rooms),
@@ -119,13 +132,57 @@ impl Rooms {
         address: &str,
         pass: &mut Pass,
     ) -> Result<Member, Refusal> {
-        let Wanted {
-            path,
-            name,
-            session,
-        } = wanted(target)?;
-        let (name, session) = (pass.name(name)?, session.as_ref());
+        let wanted = wanted(target)?;
+        let name = pass.name(wanted.name)?;
+        let entered =
+            self.enter_knowing(wanted.path, name, wanted.session.as_ref(), address, None)?;
+        entered.ok_or(NOT_KNOWN) // It is never asked for anything without a store.
+    }
+
+    /// The same, when it is known what the store has of the room, if there is a store.
+    ///
+    /// # Errors
+    ///
+    /// As above, and when the store cannot be read.
+    pub async fn enter_when_known(
+        self: &Arc<Self>,
+        target: &Uri,
+        address: &str,
+        pass: &mut Pass,
+    ) -> Result<Member, Refusal> {
+        if self.store.is_none() {
+            return self.enter(target, address, pass);
+        }
+        let wanted = wanted(target)?;
+        let (name, session) = (pass.name(wanted.name)?, wanted.session.as_ref());
+        // A place in the room as long as this takes, so that it is not dropped meanwhile.
+        let (room, _place) = self.hold(wanted.path)?;
+        loop {
+            let known = room.known(session).await.ok_or(NOT_KNOWN)?;
+            let entered =
+                self.enter_knowing(wanted.path, name.clone(), session, address, Some(&known))?;
+            if let Some(member) = entered {
+                return Ok(member);
+            }
+        }
+    }
+
+    /// A place in a room, for nobody who could speak or hear there.
+    fn hold(self: &Arc<Self>, path: &str) -> Result<(Arc<Room>, Place), Refusal> {
         let mut state = self.state();
+        let entry = self.entry(&mut state, path)?;
+        entry.members += 1;
+        let place = Place {
+            rooms: self.clone(),
+            room: path.to_owned(),
+            id: 0, // No connection has it.
+            name: None,
+        };
+        Ok((entry.room.clone(), place))
+    }
+
+    /// A room, which is opened if it is not there.
+    fn entry<'s>(&self, state: &'s mut State, path: &str) -> Result<&'s mut Entry, Refusal> {
         if state.closed {
             return Err(SHUTTING_DOWN);
         }
@@ -136,7 +193,22 @@ impl Rooms {
             return Err(TOO_MANY_ROOMS);
         }
         let entry = state.rooms.entry(path.to_owned());
-        let entry = entry.or_insert_with(|| self.open());
+        let entry = entry.or_insert_with(|| self.open(path));
+        entry.empty = None;
+        Ok(entry)
+    }
+
+    /// `None` when it has to be asked again what the store has.
+    fn enter_knowing(
+        self: &Arc<Self>,
+        path: &str,
+        name: Option<Name>,
+        session: Option<&Asked>,
+        address: &str,
+        known: Option<&(Known, u64)>,
+    ) -> Result<Option<Member>, Refusal> {
+        let mut state = self.state();
+        let entry = self.entry(&mut state, path)?;
         // The connection that had the session until now, which may not know yet that its link is
         // dead: the name goes from it to this one, and nobody has left.
         let replaced =
@@ -147,7 +219,13 @@ impl Rooms {
             return Err(taken(name));
         }
         let identity = identity(path, name.as_ref(), address);
-        let (speaker, subscription, first) = entry.room.enter_as(session)?;
+        let entered = match known {
+            None => Some(entry.room.enter_as(session)?),
+            Some(known) => entry.room.enter_knowing(session, known)?,
+        };
+        let Some((speaker, subscription, first)) = entered else {
+            return Ok(None);
+        };
         let id = speaker.id();
         if let Some(name) = &name {
             entry.names.take(name, id);
@@ -159,8 +237,8 @@ impl Rooms {
             }
             greeting.push(presence.join(id, &identity.name));
         }
-        (entry.members, entry.empty) = (entry.members + 1, None);
-        Ok(Member {
+        entry.members += 1;
+        Ok(Some(Member {
             identity,
             speaker,
             subscription,
@@ -171,11 +249,12 @@ impl Rooms {
                 id,
                 name,
             },
-        })
+        }))
     }
 
-    fn open(&self) -> Entry {
-        let room = Room::among(&self.limits, &self.budget);
+    fn open(&self, path: &str) -> Entry {
+        let store = self.store.as_ref().map(|store| store.room(path));
+        let room = Room::among(&self.limits, &self.budget, store);
         tokio::spawn(room.clone().publish());
         let presence = self.presence.then(|| Presence::begin(&room, &self.limits));
         Entry {
@@ -237,6 +316,7 @@ impl State {
         let empty = self
             .rooms
             .iter()
+            .filter(|(_, entry)| !entry.room.is_storing())
             .filter_map(|(path, entry)| Some((entry.empty?, path)));
         let oldest = empty.min_by_key(|(since, _)| *since);
         let path = oldest.map(|(_, path)| path.clone());
@@ -254,7 +334,7 @@ impl State {
 impl Entry {
     /// Whether somebody is in the room, or its past is needed.
     fn is_needed(&self) -> bool {
-        self.members > 0 || self.room.history(|past| past.is_needed())
+        self.members > 0 || self.room.is_storing() || self.room.history(|past| past.is_needed())
     }
 
     fn close(&self) {

@@ -16,7 +16,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use http::StatusCode;
 use tokio::sync::Notify;
@@ -51,6 +51,14 @@ pub struct Key(Arc<str>);
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key")
+    }
+}
+
+impl Key {
+    /// What nobody else may know.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        &self.0
     }
 }
 
@@ -144,8 +152,12 @@ pub struct Author {
     pub key: Option<Key>,
     /// The connection that speaks for it.
     connection: AtomicU64,
-    /// Notified when that changes.
-    replaced: Notify,
+    /// Nothing more is taken from that one, since a newer one is about to come.
+    hushed: AtomicBool,
+    /// Lines that were said and are not stored yet, if there is a store.
+    in_flight: AtomicU64,
+    /// Notified when one of these changes.
+    changed: Notify,
     /// How many of its lines are known to be in the log of the room.
     said: AtomicU64,
     /// The same number when this began, and what the client had counted by then.
@@ -160,7 +172,13 @@ impl Author {
     /// A connection without a session.
     #[must_use]
     pub fn connection(id: u64) -> Arc<Self> {
-        Self::new(id, None, id, (0, 0), 0)
+        Self::unnamed(id, id)
+    }
+
+    /// The same with an author's id of its own.
+    #[must_use]
+    pub fn unnamed(id: u64, connection: u64) -> Arc<Self> {
+        Self::new(id, None, connection, (0, 0), 0)
     }
 
     /// A session that begins at `position` with `said` lines that are there already, and with
@@ -187,7 +205,9 @@ impl Author {
             id,
             key,
             connection: AtomicU64::new(connection),
-            replaced: Notify::new(),
+            hushed: AtomicBool::new(false),
+            in_flight: AtomicU64::new(0),
+            changed: Notify::new(),
             said: AtomicU64::new(began.0),
             began,
             run: AtomicU64::new(position),
@@ -205,17 +225,57 @@ impl Author {
     /// From now on another connection speaks for it.
     pub fn replace(&self, connection: u64) {
         self.connection.store(connection, Relaxed);
-        self.replaced.notify_waiters();
+        self.hushed.store(false, Relaxed);
+        self.changed.notify_waiters();
+    }
+
+    /// From now on nothing more is taken from its connection.
+    pub fn hush(&self) {
+        self.hushed.store(true, Relaxed);
+    }
+
+    /// Whether this connection may speak for it.
+    #[must_use]
+    pub fn has_voice(&self, connection: u64) -> bool {
+        self.speaker() == connection && !self.hushed.load(Relaxed)
+    }
+
+    /// Counts lines that are said and are to be stored.
+    pub fn say(&self, lines: u64) {
+        self.in_flight.fetch_add(lines, Relaxed);
+    }
+
+    /// Counts lines that are stored.
+    pub fn settle(&self, lines: u64) {
+        self.in_flight.fetch_sub(lines, Relaxed);
+        self.changed.notify_waiters();
+    }
+
+    /// Whether all lines that were said are stored.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.in_flight.load(Relaxed) == 0
+    }
+
+    /// Waits until all lines that were said are stored.
+    pub async fn settled(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.is_settled() {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Waits until this connection does not speak for it any more.
     pub async fn replaced(&self, connection: u64) {
         loop {
-            let replaced = self.replaced.notified();
+            let changed = self.changed.notified();
             if self.speaker() != connection {
                 return;
             }
-            replaced.await;
+            changed.await;
         }
     }
 

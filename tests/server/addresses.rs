@@ -143,7 +143,8 @@ async fn too_many_connections_are_429() {
     let request = REQUEST.replace("\r\n\r\n", "\r\nOrigin: https://a.example\r\n\r\n");
     far.write_all(request.as_bytes()).await.unwrap();
     let answered = tokio::spawn(async move {
-        let enter = |_: &handshake::Request| -> Result<(), Refusal> { panic!("it was let in") };
+        let enter =
+            async |_: &handshake::Request| -> Result<(), Refusal> { panic!("it was let in") };
         handshake::accept(reader, writer, rules, enter, &Limits::DEFAULT).await
     });
     let mut answer = String::new();

@@ -87,7 +87,7 @@ async fn connect_asking(
             reader,
             writer,
             rules,
-            |_| room.enter_as(asked.as_ref()),
+            async |_| room.enter_as(asked.as_ref()),
             &limits,
         )
         .await;

@@ -1,0 +1,208 @@
+//! Files that cannot be used: each is refused in one line. And disks that become full while the
+//! server runs: nobody is told that something was taken which is not.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rusqlite::Connection;
+use rustix::process::{Pid, Resource, Rlimit, geteuid, prlimit};
+
+use crate::support::raw::{FIN, PING, PONG, Raw};
+use crate::support::{Program, Server};
+use crate::{ANA, Client, Folder, is_taken};
+
+/// The server does not start, and says why in one line about this file.
+#[track_caller]
+fn refused(command: &mut Command, file: &str, why: &str) {
+    let mut program = Program::spawn(command);
+    assert_eq!(program.exit(), 1);
+    let said = program.err_rest();
+    let expected = format!("server: cannot use {file} as a store: {why}");
+    assert_eq!((program.rest(), said), (vec![], vec![expected]));
+}
+
+#[track_caller]
+fn is_refused(folder: &Folder, why: &str) {
+    refused(&mut folder.command(), folder.file().to_str().unwrap(), why);
+}
+
+#[test]
+fn a_file_that_another_server_has_is_refused() {
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let why = "another server has it; give each its own";
+    is_refused(&folder, why);
+    // By another name, too.
+    let link = folder.path.join("link.db");
+    std::os::unix::fs::symlink(folder.file(), &link).unwrap();
+    let mut command = Program::command("server");
+    command
+        .args(["--listen", "127.0.0.1:0", "--store"])
+        .arg(&link);
+    refused(&mut command, link.to_str().unwrap(), why);
+    server.stop_in_silence();
+    folder.serve().stop_in_silence();
+}
+
+#[test]
+fn what_is_no_store_is_refused() {
+    let folder = Folder::new();
+    fs::write(
+        folder.file(),
+        "This is a letter, and no database at all. ".repeat(100),
+    )
+    .unwrap();
+    is_refused(&folder, "it is not a database");
+    fs::remove_file(folder.file()).unwrap();
+    let db = Connection::open(folder.file()).unwrap();
+    db.execute_batch("create table cats (name text)").unwrap();
+    is_refused(
+        &folder,
+        "it is the database of another program; name another file",
+    );
+    drop(db);
+    // It was not touched.
+    let db = Connection::open(folder.file()).unwrap();
+    db.execute_batch("insert into cats values ('tom')").unwrap();
+    let folder = Folder::new();
+    fs::create_dir(folder.file()).unwrap();
+    is_refused(&folder, "is a directory");
+    let folder = Folder::new();
+    let file = folder.path.join("nowhere/chat.db");
+    let mut command = Program::command("server");
+    command
+        .args(["--listen", "127.0.0.1:0", "--store"])
+        .arg(&file);
+    refused(
+        &mut command,
+        file.to_str().unwrap(),
+        "no such file or directory",
+    );
+}
+
+#[test]
+fn a_newer_schema_is_refused() {
+    let folder = Folder::new();
+    folder.serve().stop_in_silence();
+    let db = Connection::open(folder.file()).unwrap();
+    db.pragma_update(None, "user_version", 2).unwrap();
+    drop(db);
+    is_refused(
+        &folder,
+        "it was written by a newer server; use that one, or another file",
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_refused() {
+    let folder = Folder::new();
+    folder.serve().stop_in_silence();
+    fs::set_permissions(folder.file(), Permissions::from_mode(0o444)).unwrap();
+    let mut command = folder.command();
+    if geteuid().is_root() {
+        // Who is root can write everywhere.
+        command.uid(65534);
+    }
+    let file = folder.file();
+    refused(&mut command, file.to_str().unwrap(), "permission denied");
+}
+
+/// Lets no file of a process grow beyond so many bytes, as if the disk were full.
+fn allow(server: &Server, bytes: Option<u64>) {
+    let id = Pid::from_raw(server.program.id().cast_signed());
+    let limit = Rlimit {
+        current: bytes,
+        maximum: None,
+    };
+    prlimit(id, Resource::Fsize, limit).unwrap();
+}
+
+/// A server that goes on when a file cannot grow: the signal for that would end it.
+fn serve_limited(folder: &Folder) -> Server {
+    let server = folder.command();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]);
+    shell.arg(server.get_program()).args(server.get_args());
+    let variables = server.get_envs().filter(|(_, value)| value.is_none());
+    variables.for_each(|(name, _)| _ = shell.env_remove(name));
+    Server::spawn(&mut shell)
+}
+
+const WAITING: &str = "* the chat cannot be stored for now: lines are kept, and sent later";
+
+#[test]
+fn when_the_disk_is_full_those_who_speak_wait_and_it_goes_on() {
+    let folder = Folder::new();
+    let mut server = serve_limited(&folder);
+    let port = server.port;
+    let mut ana = Client::enter(port, &format!("/?session={ANA}&name=ana"));
+    let mut bob = Raw::enter(port, "/?name=bob");
+    ana.say("before");
+    assert_eq!(bob.text(), "ana: before");
+    for _ in 0..2 {
+        allow(&server, Some(0));
+        ana.raw.say("during");
+        ana.raw.send_frame(FIN | PING, b"taken?");
+        // Nobody hears the line, and there is no pong: this is the first that both get.
+        assert_eq!(bob.text(), WAITING);
+        let (kind, payload) = ana.raw.frame().unwrap();
+        assert_eq!((kind & 0xf, &*payload), (1, WAITING.as_bytes()));
+        let said = server.program.err_line();
+        let file = folder.file();
+        let start = format!("server: cannot store lines in {}: ", file.display());
+        assert!(said.starts_with(&start), "{said}");
+        assert!(
+            said.ends_with(" (trying again; who speaks waits)"),
+            "{said}"
+        );
+        // Whoever comes can hear, and another room is not held up until somebody speaks there.
+        let mut eve = Raw::enter(port, "/?name=eve");
+        let other = Client::enter(port, &format!("/other?session={ANA}"));
+        assert_eq!(other.taken, 0);
+        let stored = folder.lines("").len();
+        allow(&server, None);
+        assert_eq!(bob.text(), "ana: during");
+        assert_eq!(eve.text(), "ana: during");
+        assert_eq!(bob.text(), "* the chat goes on");
+        // Its own notice may come on either side of its pong.
+        let mut first = ana.raw.frame().unwrap();
+        if first.0 & 0xf == PONG {
+            first = ana.raw.frame().unwrap();
+        } else {
+            assert_eq!(ana.raw.frame().unwrap().0 & 0xf, PONG);
+        }
+        assert_eq!(first.1, b"* the chat goes on");
+        assert_eq!(folder.lines("").len(), stored + 1);
+        let said = server.program.err_line();
+        assert!(said.ends_with("chat.db: lines are stored again"), "{said}");
+    }
+    server.stop_in_silence();
+}
+
+#[test]
+fn a_server_that_cannot_store_stops_all_the_same() {
+    let folder = Folder::new();
+    let mut server = serve_limited(&folder);
+    let mut ana = Client::enter(server.port, &format!("/?session={ANA}&name=ana"));
+    let mut bob = Raw::enter(server.port, "/?name=bob");
+    ana.say("before");
+    assert_eq!(bob.text(), "ana: before");
+    allow(&server, Some(0));
+    bob.say("during");
+    assert_eq!(ana.hear(), WAITING);
+    server.program.signal("TERM");
+    // Nothing was confirmed, and everybody is told that it is over.
+    assert_eq!(bob.text(), WAITING);
+    assert_eq!(bob.close().0, 1001);
+    assert_eq!(ana.raw.close().0, 1001);
+    assert_eq!(server.program.exit(), 0);
+    assert_eq!(folder.lines(""), [("ana".to_owned(), "before".to_owned())]);
+    // What was not confirmed is said again.
+    let server = folder.serve();
+    let mut bob = Raw::enter(server.port, "/?name=bob");
+    bob.say("again");
+    is_taken(&mut bob);
+    assert_eq!(folder.lines("").len(), 2);
+}

@@ -1,0 +1,157 @@
+//! A store, with real processes: what outlives a server, however it ends.
+//!
+//! - [`killed`]: the server is killed, and links are cut, at random moments
+//! - [`past`]: what is known after a restart, and what is read from the store
+//! - [`faults`]: files that cannot be used, and disks that become full
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod faults;
+mod killed;
+mod past;
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{self, Command};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rusqlite::{Connection, OpenFlags};
+use support::raw::{FIN, PING, Raw};
+use support::{Program, Server};
+
+/// The session of Ana, and that of Bob.
+const ANA: &str = "the-session-of-ana-000";
+const BOB: &str = "the-session-of-bob-000";
+
+/// A folder with a database in it, until it is dropped.
+struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    fn new() -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("chat-store-{}-{number}", process::id());
+        let path = env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        Self { path }
+    }
+
+    /// Where the database is.
+    fn file(&self) -> PathBuf {
+        self.path.join("chat.db")
+    }
+
+    /// The server with this store, not started yet.
+    fn command(&self) -> Command {
+        let mut command = Program::command("server");
+        command.args(["--listen", "127.0.0.1:0", "--store"]);
+        command.arg(self.file());
+        command
+    }
+
+    fn serve(&self) -> Server {
+        self.serve_with(&[])
+    }
+
+    fn serve_with(&self, args: &[&str]) -> Server {
+        Server::spawn(self.command().args(args))
+    }
+
+    /// What any other program reads.
+    fn open(&self) -> Connection {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+        Connection::open_with_flags(self.file(), flags).unwrap()
+    }
+
+    /// Names and texts of a room, in their order.
+    fn lines(&self, room: &str) -> Vec<(String, String)> {
+        let db = self.open();
+        let sql = "select name, text from lines where room = ? order by position";
+        let mut lines = db.prepare(sql).unwrap();
+        let lines = lines.query_map([room], |row| Ok((row.get(0)?, row.get(1)?)));
+        lines.unwrap().map(Result::unwrap).collect()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Ends a server as a crash does.
+fn kill(mut server: Server) {
+    server.program.signal("KILL");
+    assert_eq!(server.program.exit(), -1);
+}
+
+/// A client with a session.
+struct Client {
+    raw: Raw,
+    epoch: String,
+    /// The position of the next line.
+    next: u64,
+    /// How many of its lines had been taken when it came in.
+    taken: u64,
+}
+
+impl Client {
+    #[track_caller]
+    fn enter(port: u16, target: &str) -> Self {
+        let mut raw = Raw::enter(port, target);
+        let first = raw.text();
+        let words: Vec<_> = first.strip_prefix('@').expect(&first).split(' ').collect();
+        let [epoch, next, taken] = words[..] else {
+            panic!("{first}");
+        };
+        Self {
+            epoch: epoch.to_owned(),
+            next: next.parse().unwrap(),
+            taken: taken.parse().unwrap(),
+            raw,
+        }
+    }
+
+    /// What it asks for to hear everything that it has not heard.
+    fn after(&self) -> String {
+        format!("&after={}.{}", self.epoch, self.next)
+    }
+
+    /// Waits for the next line or notice.
+    #[track_caller]
+    fn hear(&mut self) -> String {
+        loop {
+            let text = self.raw.text_with_pongs();
+            if let Some(mark) = text.strip_prefix('@') {
+                let position = mark.split(' ').next().unwrap().parse().unwrap();
+                assert!(position >= self.next, "{text}, not {}", self.next);
+                self.next = position;
+                continue;
+            }
+            if !text.starts_with("* ") {
+                self.next += 1;
+            }
+            return text;
+        }
+    }
+
+    /// Says a line, and waits until it is taken. It must have heard everything before.
+    #[track_caller]
+    fn say(&mut self, text: &str) {
+        self.raw.say(text);
+        is_taken(&mut self.raw);
+    }
+}
+
+/// Waits for the pong that says that everything was taken. What comes before it is not looked at.
+#[track_caller]
+fn is_taken(raw: &mut Raw) {
+    raw.send_frame(FIN | PING, b"taken?");
+    while raw.frame().expect("a pong").0 & 0xf != support::raw::PONG {}
+}
