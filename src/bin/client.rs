@@ -84,7 +84,7 @@ async fn talk(flags: &Flags, url: &Address, chat: &mut Chat) -> ChatEnd {
         let session = chat.session.ask(chat.outbox.next_count());
         let connecting = connect(url, session.as_deref(), trust.as_ref(), &limits);
         let Some(opened) = chat.meanwhile(connecting).await else {
-            return ChatEnd::Left;
+            return ChatEnd::LeftOffline;
         };
         let why = match opened {
             Ok(opened) => {
@@ -119,7 +119,7 @@ async fn talk(flags: &Flags, url: &Address, chat: &mut Chat) -> ChatEnd {
         chat.console
             .note(&format!("{why}; trying again in {seconds:.1} s"));
         if chat.meanwhile(sleep(wait)).await.is_none() {
-            return ChatEnd::Left;
+            return ChatEnd::LeftOffline;
         }
     }
 }

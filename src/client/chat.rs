@@ -51,6 +51,8 @@ pub struct Chat {
 pub enum ChatEnd {
     /// A person or a signal asked for it, or nobody reads the output any more.
     Left,
+    /// The same while there was no connection.
+    LeftOffline,
     /// The input has ended, and the server has taken all of it.
     InputSent,
     /// It could not go on; this says why.
@@ -213,7 +215,8 @@ impl Chat {
     /// The chat is over: prints the lines that were not sent.
     ///
     /// Somebody who leaves `tail -f log | client` expects that the rest of the log is not sent. So
-    /// when somebody leaves a pipe that has not ended, nothing is printed.
+    /// when somebody leaves a pipe that has not ended, nothing is printed, unless there is no
+    /// connection: then even lines that were read long ago may not be sent.
     fn name_unsent(&mut self, end: &ChatEnd) {
         // The thread that reads the input can hold one more event while the queue is full. There
         // has to be a limit, since an endless input would fill the queue again and again.
@@ -276,7 +279,7 @@ impl Chat {
             _ if self.unsent == 1 => Err("1 line was not sent".to_owned()),
             _ if self.unsent > 1 => Err(format!("{} lines were not sent", self.unsent)),
             _ if self.in_doubt => Err(UNCONFIRMED.to_owned()),
-            (ChatEnd::Left, _) => Ok("left the chat".to_owned()),
+            (ChatEnd::Left | ChatEnd::LeftOffline, _) => Ok("left the chat".to_owned()),
             (ChatEnd::InputSent, _) => {
                 Ok("left the chat: the server has taken all of the input".to_owned())
             }

@@ -473,3 +473,30 @@ fn without_the_flag_the_first_loss_is_the_end() {
     assert_eq!(window.exit(), 1);
     window.is_restored(&[&why, ""]);
 }
+
+/// Lines that were read from a pipe that goes on, and that nobody has taken: whoever ends the client
+/// while there is no server is told of them.
+#[test]
+fn lines_of_a_running_pipe_that_were_not_sent_are_named_when_it_is_left_offline() {
+    let (_port, _url, mut server, mut ann) = connected_pair();
+    server.joined();
+    server.program.signal("KILL");
+    tries_again(&ann.err_line(), LOST);
+    ann.type_line("one");
+    ann.type_line("two");
+    // The client has read them when the pipe is empty.
+    let input = ann.input.take().unwrap();
+    let until = std::time::Instant::now() + crate::support::PATIENCE;
+    while rustix::io::ioctl_fionread(&input).unwrap() > 0 {
+        assert!(std::time::Instant::now() < until, "it reads nothing");
+        thread::yield_now();
+    }
+    ann.signal("TERM");
+    assert_eq!(ann.exit(), 1);
+    let said = ann.err_rest();
+    for line in ["not sent: one", "not sent: two"] {
+        assert!(said.iter().any(|said| said.ends_with(line)), "{said:?}");
+    }
+    assert_eq!(said.last().unwrap(), "client: 2 lines were not sent");
+    drop(input);
+}
