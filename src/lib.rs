@@ -64,7 +64,8 @@
 //!
 //! - [`protocol::close`], [`protocol::keepalive`]: how either end leaves without losing what is on
 //!   its way, and how it notices a dead link
-//! - [`protocol::limits`]: the numbers that both must agree on
+//! - [`protocol::limits`]: the numbers that both must agree on; [`protocol::session`]: which epochs
+//!   and positions there can be
 //! - [`flags`], [`os`]: how both read their flags, and what the system says to them and knows of files
 //!
 //! Imports run one way: the binaries, then their half, then `protocol`. The halves never import

@@ -5,6 +5,8 @@ use std::io;
 
 use jiff::Timestamp;
 
+use crate::protocol::session::{is_epoch, number};
+
 /// Who this program is, over all of its connections, and how far it has heard. The default asks
 /// for no session. It has no `Debug`, since its key is a secret.
 #[derive(Default)]
@@ -151,14 +153,12 @@ impl Session {
 fn beginning(mark: &str) -> Option<(Place, u64)> {
     let mut words = mark.split(' ');
     let (epoch, position, taken) = (words.next()?, words.next()?, words.next()?);
-    let is_url_safe = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-    let is_epoch = (1..=64).contains(&epoch.len()) && epoch.bytes().all(is_url_safe);
     let place = Place {
         epoch: epoch.to_owned(),
         position: number(position)?,
     };
     let taken = number(taken)?;
-    (is_epoch && words.next().is_none()).then_some((place, taken))
+    (is_epoch(epoch) && words.next().is_none()).then_some((place, taken))
 }
 
 /// `POSITION MILLISECONDS`. No time if no calendar has it.
@@ -166,14 +166,6 @@ fn position(mark: &str) -> Option<(u64, Option<Timestamp>)> {
     let (position, millis) = mark.split_once(' ')?;
     let millis = number(millis)?.try_into().ok()?;
     Some((number(position)?, Timestamp::from_millisecond(millis).ok()))
-}
-
-/// A number as the server accepts it, too: at most the largest that JavaScript counts to without
-/// gaps.
-fn number(text: &str) -> Option<u64> {
-    const MOST: u64 = 1 << 53;
-    let is_number = text.bytes().all(|b| b.is_ascii_digit());
-    text.parse().ok().filter(|n| is_number && *n <= MOST)
 }
 
 #[cfg(test)]

@@ -37,34 +37,34 @@ pub fn mark(position: u64, time: u64) -> Bytes {
     text_of(&[&format!("@{position} {time}")])
 }
 
+/// The lengths of the head and of the payload of the first of the text frames, which [`text_frame`]
+/// has written; two zeros if there is none.
+fn lengths(frames: &[u8]) -> (usize, usize) {
+    match *frames {
+        [_, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([high, low]))),
+        [_, 127, _, _, _, _, a, b, c, d, ..] => (10, u32::from_be_bytes([a, b, c, d]) as usize),
+        [_, len, ..] => (2, usize::from(len)),
+        _ => (0, 0),
+    }
+}
+
 /// Where the first so many of the text frames end, which [`text_frame`] has written.
 #[must_use]
 pub fn end_of(frames: &[u8], count: u64) -> usize {
-    let mut end = 0;
-    for _ in 0..count {
-        let (head, len) = match frames[end..] {
-            [_, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([high, low]))),
-            [_, 127, _, _, _, _, a, b, c, d, ..] => (10, u32::from_be_bytes([a, b, c, d]) as usize),
-            [_, len, ..] => (2, usize::from(len)),
-            _ => (0, 0),
-        };
-        end += head + len;
-    }
-    end
+    (0..count).fold(0, |end, _| {
+        let (head, len) = lengths(&frames[end..]);
+        end + head + len
+    })
 }
 
 /// The payloads of text frames, which [`text_frame`] has written.
 pub fn payloads(frames: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = frames;
     std::iter::from_fn(move || {
-        let (frame, behind) = rest.split_at(end_of(rest, 1));
+        let (head, len) = lengths(rest);
+        let (frame, behind) = rest.split_at(head + len);
         rest = behind;
-        let head = match frame.get(1)? {
-            126 => 4,
-            127 => 10,
-            _ => 2,
-        };
-        Some(&frame[head..])
+        (head > 0).then(|| &frame[head..])
     })
 }
 

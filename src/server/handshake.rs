@@ -98,6 +98,9 @@ pub const CROWDED: Refusal = refuse(
 /// Nobody is let in any more.
 pub const SHUTTING_DOWN: Refusal = refuse(UNAVAILABLE, "the server is shutting down");
 
+/// The first byte of a TLS session: the type of the record that a hello is in (RFC 8446 5.1).
+pub const TLS_HELLO: u8 = 22;
+
 /// Whom to let in.
 #[derive(Clone, Debug)]
 pub struct Rules<'a> {
@@ -171,8 +174,7 @@ where
     let head = head::read(stream, limit, plausible).await;
     let head = head.map_err(|error| match error {
         HeadError::TooLong => TOO_LONG,
-        // RFC 8446 5.1: the type of the record that a TLS session begins with.
-        HeadError::NotHttp(22) => TLS,
+        HeadError::NotHttp(TLS_HELLO) => TLS,
         HeadError::NotHttp(_) => NOT_HTTP,
         HeadError::Left | HeadError::Broken => Refusal::Left,
     })?;

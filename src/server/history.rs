@@ -280,6 +280,12 @@ impl History {
         }
     }
 
+    /// Whether there is a store, so that nothing is applied which that does not have.
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        self.store.is_some()
+    }
+
     /// How many sessions were forgotten so far.
     #[must_use]
     pub fn forgotten_so_far(&self) -> u64 {

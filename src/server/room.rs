@@ -70,8 +70,6 @@ struct State {
     speakers: usize,
     /// A batch is being stored.
     storing: bool,
-    /// There is a store, so nothing is applied that it does not have.
-    is_stored: bool,
     /// Nobody may enter any more.
     closing: bool,
     /// When a newcomer was last too slow.
@@ -108,7 +106,6 @@ impl Room {
             connections: 0,
             speakers: 0,
             storing: false,
-            is_stored: store.is_some(),
             closing: false,
             slow_newcomer: None,
         };
@@ -155,7 +152,10 @@ impl Room {
                     tokio::select! {
                         biased;
                         stored = &mut storing => break stored,
-                        () = store.trouble(), if !told => told = self.tell(WAITING),
+                        () = store.trouble(), if !told => {
+                            self.tell(WAITING);
+                            told = true;
+                        }
                     }
                 }
             };
@@ -182,15 +182,14 @@ impl Room {
 
     /// Tells those who are in the room, without taking space, unless they have not taken in what was
     /// told before.
-    fn tell(&self, notice: &str) -> bool {
+    fn tell(&self, notice: &str) {
         let Ok(place) = self.notices.clone().try_acquire_owned() else {
-            return true;
+            return;
         };
         let mut batch = BatchMut::default();
         let nobody = Author::connection(0);
         batch.add(&nobody, &Lines::notice(notice, None), place);
         self.state().apply(batch, Some(0));
-        true
     }
 
     /// Enters without a session: everything said from now on will be heard. `None` when the room is
@@ -285,7 +284,7 @@ impl Room {
     #[must_use]
     pub fn is_storing(&self) -> bool {
         let state = self.state();
-        state.storing || state.is_stored && !state.next.is_empty()
+        state.storing || state.history.is_stored() && !state.next.is_empty()
     }
 
     /// Does something with the past, to which belongs what was said until now.
@@ -333,7 +332,7 @@ impl State {
     /// Puts what was said since the last batch into the log, as one batch. In memory that is all
     /// there is to do, so it is applied at once. With a store it is left to [`Room::store`].
     fn append(&mut self) {
-        if !self.next.is_empty() && !self.is_stored {
+        if !self.next.is_empty() && !self.history.is_stored() {
             let batch = std::mem::take(&mut self.next);
             self.apply(batch, None);
         }
@@ -466,7 +465,7 @@ impl Speaker {
         if !self.author.has_voice(self.id) {
             return Err(Closed);
         }
-        if state.is_stored {
+        if self.room.store.is_some() {
             self.author.say(lines.count);
         }
         if state.next.len() + lines.frames.len() > self.room.limits.batch {

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use http::StatusCode;
 use tokio::sync::Notify;
 
+use crate::protocol::session::{is_epoch, is_url_safe, number};
 use crate::server::handshake::{Refusal, refuse};
 
 /// What `?session=` has to be.
@@ -40,9 +41,6 @@ pub const NOT_YET: Refusal = bad("after is a position that this room has not rea
 const fn bad(why: &'static str) -> Refusal {
     refuse(StatusCode::BAD_REQUEST, why)
 }
-
-/// The largest number that a client may give: the largest that JavaScript counts to without gaps.
-const MOST: u64 = 1 << 53;
 
 /// The key of a session, which is a secret: it is never printed, not even for debugging.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -116,19 +114,12 @@ impl Asked {
 impl After {
     fn new(text: &str) -> Option<Self> {
         let (epoch, position) = text.split_once('.')?;
-        let is_epoch = (1..=64).contains(&epoch.len()) && epoch.bytes().all(is_url_safe);
-        let (epoch, position) = (epoch.to_owned(), number(position)?);
-        is_epoch.then_some(Self { epoch, position })
+        let position = number(position)?;
+        is_epoch(epoch).then(|| Self {
+            epoch: epoch.to_owned(),
+            position,
+        })
     }
-}
-
-fn is_url_safe(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')
-}
-
-fn number(text: &str) -> Option<u64> {
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    text.parse().ok().filter(|n| digits && *n <= MOST)
 }
 
 /// A connection that hears.

@@ -111,14 +111,15 @@ impl Certificate {
         until: Instant,
         limits: &Limits,
     ) -> Result<Session, Refusal> {
-        const HELLO: u8 = 22;
         let mut first = [0];
         let peeked = timeout_at(until, stream.peek(&mut first)).await;
         let (mut stream, refusal) = match peeked.map_err(|_| LATE)? {
-            Ok(1..) if first == [HELLO] => match self.handshake(stream, until, limits).await? {
-                (socket, Ok(session)) => return Ok(Stream::new(socket, session)),
-                (stream, Err(refusal)) => (stream, refusal),
-            },
+            Ok(1..) if first == [handshake::TLS_HELLO] => {
+                match self.handshake(stream, until, limits).await? {
+                    (socket, Ok(session)) => return Ok(Stream::new(socket, session)),
+                    (stream, Err(refusal)) => (stream, refusal),
+                }
+            }
             Ok(1..) => (stream, NOT_TLS),
             _ => return Err(Refusal::Left),
         };

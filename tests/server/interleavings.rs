@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use proptest::test_runner::Config;
 use tokio::time::Instant;
 
-use crate::support::raw::missed;
+use crate::support::raw::{missed, short_texts};
 
 const PEOPLE: usize = 5;
 /// Those who have a session; the others never ask for one.
@@ -210,18 +210,6 @@ struct World {
     last: HashMap<usize, u64>,
 }
 
-/// The texts of short frames.
-fn texts(frames: &[u8]) -> Vec<String> {
-    let (mut rest, mut texts) = (frames, Vec::new());
-    while let [0x81, len @ 0..=125, ..] = *rest {
-        let (text, behind) = rest[2..].split_at(usize::from(len));
-        texts.push(String::from_utf8(text.to_vec()).unwrap());
-        rest = behind;
-    }
-    assert!(rest.is_empty(), "not a short text frame: {rest:?}");
-    texts
-}
-
 impl World {
     fn new(limits: &Limits) -> Self {
         Self {
@@ -328,7 +316,7 @@ impl World {
         }
         let (speaker, subscription, first) = entered.unwrap();
         self.model.session(who, sent);
-        let first = texts(&first.unwrap()).concat();
+        let first = short_texts(&first.unwrap()).concat();
         let words: Vec<_> = first.strip_prefix('@').unwrap().split(' ').collect();
         let [epoch, position, taken] = words[..] else {
             panic!("{first}");
@@ -396,7 +384,7 @@ impl World {
         if let Some(expected) = expected {
             let connection = self.connections.get_mut(&who).unwrap();
             let frames = connection.subscription.next_frames().now_or_never();
-            let mut heard = texts(&frames.unwrap().unwrap().concat()).into_iter();
+            let mut heard = short_texts(&frames.unwrap().unwrap().concat()).into_iter();
             assert_eq!(heard.next(), Some(expected));
             self.hear(who, heard);
         }
@@ -411,7 +399,7 @@ impl World {
         let Some(frames) = connection.subscription.next_frames().now_or_never() else {
             return false;
         };
-        let heard = texts(&frames.expect("the room is open").concat());
+        let heard = short_texts(&frames.expect("the room is open").concat());
         self.hear(who, heard.into_iter());
         true
     }

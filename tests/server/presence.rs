@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use tokio::time::{Instant, sleep};
 
 use crate::support::Server;
-use crate::support::raw::{Ear, Raw};
+use crate::support::raw::{Ear, Raw, short_texts};
 
 const LIMITS: Limits = Limits::DEFAULT;
 
@@ -27,20 +27,8 @@ fn enter(rooms: &Arc<Rooms>, name: &str) -> Member {
         .unwrap()
 }
 
-/// The texts of short frames.
-fn texts(frames: &[u8]) -> Vec<String> {
-    let (mut rest, mut texts) = (frames, Vec::new());
-    while let [0x81, len @ 0..=125, ..] = *rest {
-        let (text, behind) = rest[2..].split_at(usize::from(len));
-        texts.push(String::from_utf8(text.to_vec()).unwrap());
-        rest = behind;
-    }
-    assert!(rest.is_empty(), "not a short text frame: {rest:?}");
-    texts
-}
-
 fn greeting(member: &Member) -> String {
-    texts(&member.greeting.concat()).concat()
+    short_texts(&member.greeting.concat()).concat()
 }
 
 /// What a member has been told so far, and does not know yet.
@@ -49,7 +37,7 @@ async fn told(member: &mut Member) -> Vec<String> {
     sleep(LIMITS.moment + Duration::from_millis(1)).await;
     let mut all = Vec::new();
     while let Some(Some(frames)) = member.subscription.next_frames().now_or_never() {
-        all.extend(texts(&frames.concat()));
+        all.extend(short_texts(&frames.concat()));
     }
     all
 }

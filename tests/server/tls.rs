@@ -110,23 +110,31 @@ fn open(chain: &str, key: &str) -> Result<Certificate, String> {
     Certificate::open(Path::new(chain), Path::new(key), &limits, |_| ())
 }
 
-#[test]
-fn a_handshake_has_a_deadline() {
+/// What comes of a stranger who sends these bytes and waits for the end.
+fn accepted(sent: &[u8], until: Instant) -> Result<(), Refusal> {
     let authority = Authority::new();
     authority.issue(Kind::Good);
     let [_, chain, _, key] = authority.flags();
     let certificate = open(&chain, &key).unwrap();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let accepted = runtime.block_on(async {
+    runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut silent = tokio::net::TcpStream::connect(address).await.unwrap();
-        silent.write_all(&[22]).await.unwrap();
+        let mut stranger = tokio::net::TcpStream::connect(address).await.unwrap();
+        stranger.write_all(sent).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        certificate
-            .accept(stream, Instant::now(), &Limits::DEFAULT)
-            .await
-    });
+        let limits = Limits::DEFAULT;
+        let accepting = certificate.accept(stream, until, &limits);
+        let ending = async move {
+            stranger.read_to_end(&mut Vec::new()).await.ok();
+        };
+        tokio::join!(accepting, ending).0.map(drop)
+    })
+}
+
+#[test]
+fn a_handshake_has_a_deadline() {
+    let accepted = accepted(&[22], Instant::now());
     let Err(Refusal::Unanswered(why)) = accepted else {
         panic!("{accepted:?}");
     };
@@ -135,28 +143,11 @@ fn a_handshake_has_a_deadline() {
 
 #[test]
 fn a_hello_has_a_size() {
-    let authority = Authority::new();
-    authority.issue(Kind::Good);
-    let [_, chain, _, key] = authority.flags();
-    let certificate = open(&chain, &key).unwrap();
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let accepted = runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut stranger = tokio::net::TcpStream::connect(address).await.unwrap();
-        // Four records of a hello that says it is longer than they are together.
-        let mut record = [&[22, 3, 1, 0x40, 0][..], &[0; 0x4000]].concat();
-        record[5..9].copy_from_slice(&[1, 0, 0xf0, 0]);
-        stranger.write_all(&record.repeat(4)).await.unwrap();
-        let (stream, _) = listener.accept().await.unwrap();
-        let (until, limits) = (Instant::now() + Duration::from_hours(1), Limits::DEFAULT);
-        let accepting = certificate.accept(stream, until, &limits);
-        // It does not wait for more of it.
-        let ending = async move {
-            stranger.read_to_end(&mut Vec::new()).await.ok();
-        };
-        tokio::join!(accepting, ending).0
-    });
+    // Four records of a hello that says it is longer than they are together.
+    let mut record = [&[22, 3, 1, 0x40, 0][..], &[0; 0x4000]].concat();
+    record[5..9].copy_from_slice(&[1, 0, 0xf0, 0]);
+    // It does not wait for more of it.
+    let accepted = accepted(&record.repeat(4), Instant::now() + Duration::from_hours(1));
     assert!(matches!(accepted, Err(Refusal::Left)), "{accepted:?}");
 }
 
@@ -233,21 +224,7 @@ fn slow_and_stuck_readers_are_the_same_through_tls() {
     }
 
     slow.raw.widen();
-    let (mut heard, mut lost, mut next) = (0, 0, 0);
-    while heard + lost < LINES {
-        let text = slow.text().expect("the slow one stays");
-        if let Some(count) = missed(text) {
-            lost += count;
-            next += count;
-        } else {
-            let number = text.split(' ').nth(1).unwrap();
-            assert_eq!(number.parse(), Ok(next), "{text}");
-            heard += 1;
-            next += 1;
-        }
-    }
-    assert!(lost > 0, "it kept up");
-    assert_eq!(heard + lost, LINES);
+    assert!(slow.numbered(LINES) > 0, "it kept up");
     let bound = Limits {
         connections: SPEAKERS + 3,
         tls: Limits::TLS,

@@ -379,31 +379,32 @@ impl Raw {
     /// Waits for the next text message; pings and pongs are passed over. All of the wait has one
     /// deadline, beside each read's.
     pub fn text(&mut self) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            assert!(Instant::now() < deadline, "no text within {PATIENCE:?}");
-            match self.frame().expect("a text message") {
-                (first, payload) if first == FIN | TEXT => {
-                    return String::from_utf8(payload).unwrap();
-                }
-                (first, _) if first & 0xf == PING || first & 0xf == PONG => {}
-                other => panic!("not a text message: {other:?}"),
-            }
-        }
+        self.text_or(|_, first, _| first & 0xf == PING || first & 0xf == PONG)
     }
 
-    /// The same; pings before it are answered.
+    /// The same; pings before it are answered, and nothing else may come.
     pub fn text_with_pongs(&mut self) -> String {
+        self.text_or(|raw, first, payload| {
+            let is_ping = first == FIN | PING;
+            if is_ping {
+                raw.send_frame(FIN | PONG, payload);
+            }
+            is_ping
+        })
+    }
+
+    /// Waits for the next text message. Each frame before it has to be one that `is_passed` passes
+    /// over.
+    fn text_or(&mut self, is_passed: impl Fn(&mut Self, u8, &[u8]) -> bool) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < deadline, "no text within {PATIENCE:?}");
-            match self.frame().expect("a text message") {
-                (first, payload) if first == FIN | TEXT => {
-                    return String::from_utf8(payload).unwrap();
-                }
-                (first, payload) if first == FIN | PING => self.send_frame(FIN | PONG, &payload),
-                other => panic!("not a text message: {other:?}"),
+            let (first, payload) = self.frame().expect("a text message");
+            if first == FIN | TEXT {
+                return String::from_utf8(payload).unwrap();
             }
+            let passed = is_passed(self, first, &payload);
+            assert!(passed, "not a text message: {first} {payload:?}");
         }
     }
 
@@ -584,6 +585,25 @@ impl Ear {
         read
     }
 
+    /// Waits for lines whose texts begin with their numbers, 0 and so on, until so many were heard or
+    /// told to be missed: each once, and in order. Returns how many were missed.
+    #[track_caller]
+    pub fn numbered(&mut self, lines: u64) -> u64 {
+        let (mut heard, mut lost) = (0, 0);
+        while heard + lost < lines {
+            let text = self.text().expect("the slow one stays");
+            if let Some(count) = missed(text) {
+                lost += count;
+            } else {
+                let number = text.split(' ').nth(1).unwrap();
+                assert_eq!(number.parse(), Ok(heard + lost), "{text}");
+                heard += 1;
+            }
+        }
+        assert_eq!(heard + lost, lines);
+        lost
+    }
+
     /// Where the payload of the next frame starts and ends, when all of it is there.
     fn buffered(&self) -> Option<(usize, usize)> {
         let bytes = &self.buffer[self.used..];
@@ -602,6 +622,18 @@ impl Ear {
         let start = self.used + head;
         (bytes.len() >= head + len).then_some((start, start + len))
     }
+}
+
+/// The texts of short, unmasked frames, of which there may be nothing else.
+pub fn short_texts(frames: &[u8]) -> Vec<String> {
+    let (mut rest, mut texts) = (frames, Vec::new());
+    while let [0x81, len @ 0..=125, ..] = *rest {
+        let (text, behind) = rest[2..].split_at(usize::from(len));
+        texts.push(String::from_utf8(text.to_vec()).unwrap());
+        rest = behind;
+    }
+    assert!(rest.is_empty(), "not a short text frame: {rest:?}");
+    texts
 }
 
 /// The number in `* N messages missed`.
