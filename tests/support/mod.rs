@@ -28,12 +28,14 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use socket2::{Domain, Socket, Type};
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal as catch};
 
 /// The deadline of a wait: far more than anything here takes on the slowest machine.
 pub const PATIENCE: Duration = Duration::from_mins(1);
@@ -102,6 +104,7 @@ impl Program {
     /// With outputs of the test's own; `out` and `err` read those that are piped.
     pub fn spawn_on(command: &mut Command, out: Stdio, err: Stdio) -> Self {
         command.stdin(Stdio::piped()).stdout(out).stderr(err);
+        catch_hangup();
         let mut child = {
             let _alone = starting();
             command.spawn().unwrap()
@@ -201,6 +204,17 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Under `nohup` the programs would ignore `HUP` as the tests do. What is caught here is at its
+/// default again in a program that is started (execve(2)).
+fn catch_hangup() {
+    static CAUGHT: Once = Once::new();
+    CAUGHT.call_once(|| {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let _entered = runtime.enter();
+        drop(catch(SignalKind::hangup()).unwrap());
+    });
 }
 
 /// Held while a program is started or a pseudo-terminal is opened: see [`window::terminal`].
