@@ -100,6 +100,20 @@ impl Batch {
         own_lines
     }
 
+    /// Adds the notices that are for this subscriber to `frames`, without the lines. Returns how many
+    /// of those are its own.
+    pub fn notices_for(&self, who: Subscriber, frames: &mut Vec<Bytes>) -> u64 {
+        let mut own_lines = 0;
+        for part in &self.parts {
+            if !part.audience.has(who) {
+                own_lines += part.lines;
+            } else if part.lines == 0 {
+                frames.push(self.frames.slice(part.bytes.clone()));
+            }
+        }
+        own_lines
+    }
+
     /// The frames of each of its authors in turn, and how many lines they are.
     pub fn parts(&self) -> impl Iterator<Item = (&[u8], u64)> {
         let parts = self.parts.iter();

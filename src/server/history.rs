@@ -70,6 +70,16 @@ struct Past {
     notice: Option<Bytes>,
     /// Where the lines end that were said before it came, if it is told so.
     now: Option<u64>,
+    /// How many bytes and lines of what is new it may still pass over.
+    spare: (i64, i64),
+}
+
+impl Past {
+    /// The reader has read so many bytes and lines.
+    fn has_read(&mut self, bytes: usize, lines: u64) {
+        self.spare.0 += i64::try_from(bytes / 2).unwrap_or(i64::MAX);
+        self.spare.1 += i64::try_from(lines / 2).unwrap_or(i64::MAX);
+    }
 }
 
 impl Bookmark {
@@ -120,6 +130,9 @@ impl Bookmark {
             frames.push(frame::notice("some messages missed"));
             self.own = None;
         }
+        if let Some(past) = &mut self.past {
+            past.has_read(piece.frames.len(), piece.position - self.position);
+        }
         frames.push(piece.frames.into());
         self.pass(piece.position, piece.own);
         if let Some(past) = &mut self.past
@@ -129,6 +142,27 @@ impl Bookmark {
             frames.push(frame::notice("now"));
         }
         frames
+    }
+
+    /// Whether the reader may pass over what is new, since it is kept as well. It may pass over half as
+    /// much as it has read of the past, in bytes and in lines, as what is kept is bounded in both. So
+    /// as long as others say no more than that, nothing is given up that it has not read yet.
+    #[must_use]
+    pub fn may_pass_over(&self) -> bool {
+        let spare = self.past.as_ref().map(|past| past.spare);
+        spare.is_some_and(|(bytes, lines)| bytes > 0 && lines > 0)
+    }
+
+    /// Passes over a batch that is new, but for its notices, which are not kept. It is to be read as a
+    /// part of the past.
+    pub fn pass_over(&mut self, batch: &Batch, notices: &mut Vec<Bytes>) {
+        let own = batch.notices_for(self.who, notices);
+        if let Some(past) = &mut self.past {
+            past.end = batch.position + batch.lines;
+            past.own += own;
+            past.spare.0 -= i64::try_from(batch.bytes()).unwrap_or(i64::MAX);
+            past.spare.1 -= i64::try_from(batch.lines).unwrap_or(i64::MAX);
+        }
     }
 
     /// Everything before `position` is behind the reader, so many more of its own lines with it.
@@ -341,6 +375,7 @@ impl History {
         if bookmark.position < end || bookmark.past.is_some() {
             let past = bookmark.past.get_or_insert_default();
             (past.end, past.own) = (end, bookmark.author.said());
+            past.spare = (0, 0);
         }
     }
 
@@ -367,6 +402,7 @@ impl History {
         let (piece, position, own) =
             self.window
                 .read(who, bookmark.position, until, self.limits.gather);
+        past.has_read(piece.len(), position - bookmark.position);
         if !piece.is_empty() {
             frames.push(piece.into());
         }

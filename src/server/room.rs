@@ -8,11 +8,14 @@
 //! to the slowest subscriber in this way (backpressure), and nothing is ever overwritten.
 //!
 //! A reader that is too slow to be waited for, while somebody waits, lets go of its subscription
-//! until it can take more. Then it subscribes again, and reads what is kept of the past ([`history`])
-//! before what is new. The rest is missed by it alone, and it is told how many lines those were.
-//! Whoever comes back to its session reads on in the same way.
+//! until it can take more. Then it subscribes again, and reads what is kept of the past before what is
+//! new ([`past`]). The rest is missed by it alone, and it is told how many lines those were. Whoever
+//! comes back to its session reads on in the same way.
 //!
-//! [`history`]: crate::server::history
+//! What is different in a room whose log is in a store is in [`stored`].
+
+mod past;
+mod stored;
 
 use std::future::pending;
 use std::pin::pin;
@@ -21,20 +24,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::broadcast::{self, error::RecvError};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::Instant;
 
 use crate::server::batch::{Batch, BatchMut, Lines};
 use crate::server::handshake::{Refusal, SHUTTING_DOWN};
-use crate::server::history::{Bookmark, History, now};
+use crate::server::history::{Bookmark, History};
 use crate::server::limits::Limits;
 use crate::server::sessions::{Asked, Author};
-use crate::server::store::{Known, Piece, RoomStore};
+use crate::server::store::{Known, RoomStore};
 use crate::server::window::Budget;
-
-/// What those in a room hear when their lines cannot be stored, and when they can again.
-const WAITING: &str = "the chat cannot be stored for now: lines are kept, and sent later";
-const GOES_ON: &str = "the chat goes on";
+use past::Older;
+pub use stored::Asking;
+use stored::Stored;
 
 /// The room. It is open until both [`Room::close`] was called and its last speaker has left.
 #[derive(Debug)]
@@ -46,12 +48,8 @@ pub struct Room {
     space: Arc<Semaphore>,
     /// Notified when somebody begins to wait for space.
     congested: Notify,
-    /// Notified when nothing is waited for any more.
-    refused: Notify,
-    /// Places for what is said without space, which is that the store has trouble.
-    notices: Arc<Semaphore>,
-    /// What outlives the room, if there is anything.
-    store: Option<RoomStore>,
+    /// Its log, if that is in a store.
+    stored: Option<Stored>,
     limits: Limits,
 }
 
@@ -80,6 +78,9 @@ struct State {
 #[derive(Debug)]
 pub struct Closed;
 
+/// What is new, for one subscriber.
+type Batches = broadcast::Receiver<Arc<Batch>>;
+
 /// A connection's two ends in the room, and the first frame that it gets, if it asked for a session.
 pub type Entered = (Speaker, Subscription, Option<Bytes>);
 
@@ -94,15 +95,13 @@ impl Room {
     /// is there.
     #[must_use]
     pub fn among(limits: &Limits, budget: &Arc<Budget>, store: Option<RoomStore>) -> Arc<Self> {
-        let notices = if store.is_some() {
-            limits.store_notices
-        } else {
-            0
-        };
+        let history = History::new(limits, budget, store.as_ref());
+        let stored = store.map(|store| Stored::new(store, limits));
+        let notices = stored.as_ref().map_or(0, |_| limits.store_notices);
         let state = State {
             batches: Some(broadcast::channel(limits.ring + notices).0),
             next: BatchMut::default(),
-            history: History::new(limits, budget, store.as_ref()),
+            history,
             connections: 0,
             speakers: 0,
             storing: false,
@@ -114,9 +113,7 @@ impl Room {
             to_publish: Notify::new(),
             space: Arc::new(Semaphore::new(limits.backlog)),
             congested: Notify::new(),
-            refused: Notify::new(),
-            notices: Arc::new(Semaphore::new(notices)),
-            store,
+            stored,
             limits: limits.clone(),
         })
     }
@@ -127,69 +124,11 @@ impl Room {
     pub async fn publish(self: Arc<Self>) {
         while self.state().batches.is_some() {
             self.to_publish.notified().await;
-            match &self.store {
+            match &self.stored {
                 None => self.state().append(),
-                Some(store) => self.store(store).await,
+                Some(stored) => self.store(stored).await,
             }
         }
-    }
-
-    /// Stores what is said, then applies it, until there is nothing more. Everything that is said
-    /// while one batch is being stored is in the next one.
-    async fn store(&self, store: &RoomStore) {
-        loop {
-            let next = self.state().begin_to_store();
-            let Some((position, batch)) = next else {
-                return;
-            };
-            let time = now();
-            let mut told = false;
-            let stored = if batch.lines() == 0 {
-                Some(batch) // Notices are for those who are there.
-            } else {
-                let mut storing = pin!(store.append(position, time, batch));
-                loop {
-                    tokio::select! {
-                        biased;
-                        stored = &mut storing => break stored,
-                        () = store.trouble(), if !told => {
-                            self.tell(WAITING);
-                            told = true;
-                        }
-                    }
-                }
-            };
-            let Some(batch) = stored else {
-                // The store was closed, at the end of the server.
-                self.refuse();
-                self.state().batches = None;
-                return;
-            };
-            self.stored(batch, time);
-            if told {
-                self.tell(GOES_ON);
-            }
-        }
-    }
-
-    /// What was being stored is stored.
-    fn stored(&self, batch: BatchMut, time: u64) {
-        let mut state = self.state();
-        state.storing = false;
-        state.apply(batch, Some(time));
-        self.end(&mut state);
-    }
-
-    /// Tells those who are in the room, without taking space, unless they have not taken in what was
-    /// told before.
-    fn tell(&self, notice: &str) {
-        let Ok(place) = self.notices.clone().try_acquire_owned() else {
-            return;
-        };
-        let mut batch = BatchMut::default();
-        let nobody = Author::connection(0);
-        batch.add(&nobody, &Lines::notice(notice, None), place);
-        self.state().apply(batch, Some(0));
     }
 
     /// Enters without a session: everything said from now on will be heard. `None` when the room is
@@ -202,31 +141,13 @@ impl Room {
 
     /// Enters, and takes a session over if one is asked for: from now on nothing more is taken from
     /// the connection that had it. In a room that has a store this is only for those who neither speak
-    /// nor ask for what is past, see [`Room::enter_knowing`].
+    /// nor ask for what is past; for all others see [`Room::ask`].
     ///
     /// # Errors
     ///
     /// The room is closed, or something is asked for that does not exist.
     pub fn enter_as(self: &Arc<Self>, asked: Option<&Asked>) -> Result<Entered, Refusal> {
         self.enter_in(&mut self.state(), asked, None)
-    }
-
-    /// The same in a room with a store, when what that has is known. Returns `None` if it has to be
-    /// asked for again.
-    ///
-    /// # Errors
-    ///
-    /// As above.
-    pub fn enter_knowing(
-        self: &Arc<Self>,
-        asked: Option<&Asked>,
-        (known, forgotten): &(Known, u64),
-    ) -> Result<Option<Entered>, Refusal> {
-        let mut state = self.state();
-        if !state.history.is_known(asked, known, *forgotten) {
-            return Ok(None);
-        }
-        self.enter_in(&mut state, asked, Some(known)).map(Some)
     }
 
     fn enter_in(
@@ -245,11 +166,7 @@ impl Room {
         state.speakers += 1;
         let (room, author) = (self.clone(), bookmark.author.clone());
         let speaker = Speaker { room, id, author };
-        let batches = match state.history.older(&bookmark, false) {
-            // Nobody waits for a reader that has so far to go.
-            Some(_) => None,
-            None => state.subscribe(&mut bookmark),
-        };
+        let batches = state.hear(&mut bookmark);
         let subscription = Subscription {
             room: self.clone(),
             batches,
@@ -258,33 +175,6 @@ impl Room {
             entered: Instant::now(),
         };
         Ok((speaker, subscription, first))
-    }
-
-    /// Asks the store what it has of the room and of a session. Before that, nothing more is taken from
-    /// the connection that has the session now, and what was said is stored: so it is known how many
-    /// lines were taken. `None` if it cannot be read; without a store nothing has to be asked.
-    pub async fn known(&self, asked: Option<&Asked>) -> Option<(Known, u64)> {
-        let store = self.store.as_ref()?;
-        let key = asked.map(|asked| &asked.key);
-        let author = key.and_then(|key| self.state().history.author_of(key));
-        if let Some(author) = author {
-            author.hush();
-            author.settled().await;
-        }
-        let forgotten = self.state().history.forgotten_so_far();
-        let mut known = store.known(key).await?;
-        if let (Some(asked), None) = (asked, known.taken) {
-            store.begin(&asked.key, asked.sent).await;
-            known = store.known(key).await?;
-        }
-        Some((known, forgotten))
-    }
-
-    /// Whether something is being stored, or waits for that: then the room must not be dropped.
-    #[must_use]
-    pub fn is_storing(&self) -> bool {
-        let state = self.state();
-        state.storing || state.history.is_stored() && !state.next.is_empty()
     }
 
     /// Does something with the past, to which belongs what was said until now.
@@ -305,7 +195,9 @@ impl Room {
     /// Refuses what those who wait for space have to say, and whatever is said later.
     pub fn refuse(&self) {
         self.space.close();
-        self.refused.notify_waiters();
+        if let Some(stored) = &self.stored {
+            stored.refuse();
+        }
         self.end(&mut self.state());
     }
 
@@ -330,29 +222,12 @@ impl Room {
 
 impl State {
     /// Puts what was said since the last batch into the log, as one batch. In memory that is all
-    /// there is to do, so it is applied at once. With a store it is left to [`Room::store`].
+    /// there is to do, so it is applied at once. With a store it is left to [`Room::publish`].
     fn append(&mut self) {
         if !self.next.is_empty() && !self.history.is_stored() {
             let batch = std::mem::take(&mut self.next);
             self.apply(batch, None);
         }
-    }
-
-    /// What is to be stored next, and the position of its first line.
-    fn begin_to_store(&mut self) -> Option<(u64, BatchMut)> {
-        if self.next.is_empty() || self.batches.is_none() {
-            return None;
-        }
-        self.storing = true;
-        Some((self.history.end(), std::mem::take(&mut self.next)))
-    }
-
-    /// What a reader hears behind the past, which is what was said until now. `None` when the room
-    /// is closed.
-    fn subscribe(&mut self, bookmark: &mut Bookmark) -> Option<broadcast::Receiver<Arc<Batch>>> {
-        self.append();
-        self.history.subscribe(bookmark);
-        self.batches.as_ref().map(broadcast::Sender::subscribe)
     }
 
     /// Applies the next batch of the log, and publishes it.
@@ -402,6 +277,15 @@ impl Speaker {
     ///
     /// The room is closed, or a newer connection has the session, and the lines were not said.
     pub async fn say(&self, lines: &Lines<'_>) -> Result<(), Closed> {
+        if let Some(stored) = &self.room.stored {
+            return self.say_stored(lines, stored).await;
+        }
+        let space = self.space(lines).await?;
+        self.add(lines, space)
+    }
+
+    /// Waits for the space that lines need.
+    async fn space(&self, lines: &Lines<'_>) -> Result<OwnedSemaphorePermit, Closed> {
         let space = self.room.space.clone();
         let mut space = pin!(space.acquire_many_owned(self.space_for(lines)));
         let space = if let Some(space) = space.as_mut().now_or_never() {
@@ -412,24 +296,7 @@ impl Speaker {
             self.room.congested.notify_waiters();
             space.await
         };
-        self.add(lines, space.map_err(|_| Closed)?)?;
-        match &self.room.store {
-            None => Ok(()),
-            Some(_) => self.settled().await,
-        }
-    }
-
-    /// Waits until the lines that were said are stored, and applied.
-    async fn settled(&self) -> Result<(), Closed> {
-        let refused = self.room.refused.notified();
-        if self.room.space.is_closed() {
-            return Err(Closed);
-        }
-        tokio::select! {
-            biased;
-            () = self.author.settled() => Ok(()),
-            () = refused => Err(Closed),
-        }
+        space.map_err(|_| Closed)
     }
 
     /// Says the lines if there is space and nobody waits for it. Returns whether it did. With a store
@@ -439,7 +306,7 @@ impl Speaker {
     ///
     /// The room is closed, or a newer connection has the session, and the lines were not said.
     pub fn say_now(&self, lines: &Lines<'_>) -> Result<bool, Closed> {
-        if self.room.store.is_some() {
+        if self.room.stored.is_some() {
             return Ok(false);
         }
         let space = self.room.space.clone();
@@ -465,7 +332,7 @@ impl Speaker {
         if !self.author.has_voice(self.id) {
             return Err(Closed);
         }
-        if self.room.store.is_some() {
+        if self.room.stored.is_some() {
             self.author.say(lines.count);
         }
         if state.next.len() + lines.frames.len() > self.room.limits.batch {
@@ -494,11 +361,11 @@ pub struct Subscription {
     room: Arc<Room>,
     /// What is new, behind what is left of the past. `None` while the room does not wait for this
     /// reader.
-    batches: Option<broadcast::Receiver<Arc<Batch>>>,
+    batches: Option<Batches>,
     /// Who it is, and how far it has come in the log.
     bookmark: Bookmark,
-    /// What was asked of the store for this reader, and to where.
-    older: Option<Box<(oneshot::Receiver<Piece>, u64)>>,
+    /// What was asked of the store for this reader.
+    older: Option<Box<Older>>,
     entered: Instant,
 }
 
@@ -570,47 +437,4 @@ impl Subscription {
         let is_empty = broadcast::Receiver::is_empty;
         !self.bookmark.is_behind() && self.batches.as_ref().is_some_and(is_empty)
     }
-
-    /// Reads on in the past: first what only the store has, a piece at a time. A reader that has not
-    /// subscribed is not waited for meanwhile. If it is cancelled, the next call takes the same piece.
-    async fn read_on(&mut self) -> Option<Vec<Bytes>> {
-        while let Some(store) = &self.room.store {
-            if let Some(older) = &mut self.older {
-                let (piece, end) = &mut **older;
-                let piece = piece.await;
-                let frames = self.bookmark.take(piece.ok(), *end);
-                self.older = None;
-                return Some(frames);
-            }
-            let is_subscribed = self.batches.is_some();
-            let mut state = self.room.state();
-            let Some(range) = state.history.older(&self.bookmark, is_subscribed) else {
-                return read_kept(&mut state, &mut self.batches, &mut self.bookmark);
-            };
-            drop(state);
-            let end = range.end;
-            let piece = store.read(self.bookmark.who, range);
-            self.older = Some(Box::new((piece, end)));
-        }
-        read_kept(
-            &mut self.room.state(),
-            &mut self.batches,
-            &mut self.bookmark,
-        )
-    }
-}
-
-/// Reads on in what is kept. After a pause the reader subscribes again first, under the same lock, so
-/// that nothing is between the past and what is new, and nothing comes twice.
-fn read_kept(
-    state: &mut State,
-    batches: &mut Option<broadcast::Receiver<Arc<Batch>>>,
-    bookmark: &mut Bookmark,
-) -> Option<Vec<Bytes>> {
-    if batches.is_none() {
-        *batches = state.subscribe(bookmark);
-    }
-    let frames = state.history.read(bookmark);
-    let more = !frames.is_empty() || batches.is_some();
-    more.then_some(frames) // Empty when there is nothing to write, and more to come.
 }

@@ -20,9 +20,9 @@ use crate::server::identity::Identity;
 use crate::server::limits::Limits;
 use crate::server::name::{self, Name, Names};
 use crate::server::presence::Presence;
-use crate::server::room::{Room, Speaker, Subscription};
+use crate::server::room::{Asking, Room, Speaker, Subscription};
 use crate::server::sessions::{Asked, NO_AFTER, NO_SENT, NO_SESSION};
-use crate::server::store::{Known, Store};
+use crate::server::store::Store;
 use crate::server::window::Budget;
 
 /// The longest name of a room.
@@ -36,7 +36,7 @@ const NO_NAME: Refusal = refuse(StatusCode::BAD_REQUEST, name::RULE);
 const SEVERAL_NAMES: Refusal = refuse(StatusCode::BAD_REQUEST, "there is one name at most");
 const NOT_KNOWN: Refusal = refuse(
     StatusCode::SERVICE_UNAVAILABLE,
-    "what was said in this room cannot be read now: try again later",
+    "what was said in this room cannot be read or stored now: try again later",
 );
 const TOO_MANY_ROOMS: Refusal = refuse(
     StatusCode::SERVICE_UNAVAILABLE,
@@ -158,9 +158,9 @@ impl Rooms {
         // A place in the room as long as this takes, so that it is not dropped meanwhile.
         let (room, _place) = self.hold(wanted.path)?;
         loop {
-            let known = room.known(session).await.ok_or(NOT_KNOWN)?;
+            let asking = room.ask(session).await.ok_or(NOT_KNOWN)?;
             let entered =
-                self.enter_knowing(wanted.path, name.clone(), session, address, Some(&known))?;
+                self.enter_knowing(wanted.path, name.clone(), session, address, Some(&asking))?;
             if let Some(member) = entered {
                 return Ok(member);
             }
@@ -205,7 +205,7 @@ impl Rooms {
         name: Option<Name>,
         session: Option<&Asked>,
         address: &str,
-        known: Option<&(Known, u64)>,
+        asking: Option<&Asking>,
     ) -> Result<Option<Member>, Refusal> {
         let mut state = self.state();
         let entry = self.entry(&mut state, path)?;
@@ -219,9 +219,9 @@ impl Rooms {
             return Err(taken(name));
         }
         let identity = identity(path, name.as_ref(), address);
-        let entered = match known {
+        let entered = match asking {
             None => Some(entry.room.enter_as(session)?),
-            Some(known) => entry.room.enter_knowing(session, known)?,
+            Some(asking) => entry.room.enter_knowing(session, asking)?,
         };
         let Some((speaker, subscription, first)) = entered else {
             return Ok(None);

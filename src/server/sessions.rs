@@ -16,7 +16,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use http::StatusCode;
 use tokio::sync::Notify;
@@ -143,8 +143,8 @@ pub struct Author {
     pub key: Option<Key>,
     /// The connection that speaks for it.
     connection: AtomicU64,
-    /// Nothing more is taken from that one, since a newer one is about to come.
-    hushed: AtomicBool,
+    /// How many newer ones ask for it now: nothing is taken from that one meanwhile.
+    hushed: AtomicUsize,
     /// Lines that were said and are not stored yet, if there is a store.
     in_flight: AtomicU64,
     /// Notified when one of these changes.
@@ -196,7 +196,7 @@ impl Author {
             id,
             key,
             connection: AtomicU64::new(connection),
-            hushed: AtomicBool::new(false),
+            hushed: AtomicUsize::new(0),
             in_flight: AtomicU64::new(0),
             changed: Notify::new(),
             said: AtomicU64::new(began.0),
@@ -216,19 +216,30 @@ impl Author {
     /// From now on another connection speaks for it.
     pub fn replace(&self, connection: u64) {
         self.connection.store(connection, Relaxed);
-        self.hushed.store(false, Relaxed);
         self.changed.notify_waiters();
     }
 
-    /// From now on nothing more is taken from its connection.
-    pub fn hush(&self) {
-        self.hushed.store(true, Relaxed);
-    }
-
-    /// Whether this connection may speak for it.
+    /// Whether this connection speaks for it, and may now.
     #[must_use]
     pub fn has_voice(&self, connection: u64) -> bool {
-        self.speaker() == connection && !self.hushed.load(Relaxed)
+        self.speaker() == connection && self.hushed.load(Relaxed) == 0
+    }
+
+    /// Whether this connection speaks for it, but may not now.
+    #[must_use]
+    pub fn is_hushed(&self, connection: u64) -> bool {
+        self.speaker() == connection && self.hushed.load(Relaxed) > 0
+    }
+
+    /// Waits until that is over.
+    pub async fn unhushed(&self, connection: u64) {
+        loop {
+            let changed = self.changed.notified();
+            if !self.is_hushed(connection) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Counts lines that are said and are to be stored.
@@ -301,5 +312,32 @@ impl Author {
     pub fn taken(&self) -> u64 {
         let (said, sent) = self.began;
         sent + (self.said() - said)
+    }
+}
+
+/// As long as this is there, nothing is taken from an author's connection, since a newer one asks for
+/// its session.
+#[derive(Debug)]
+pub struct Hushed(Arc<Author>);
+
+impl Hushed {
+    /// Nothing is taken from its connection from now on.
+    #[must_use]
+    pub fn new(author: Arc<Author>) -> Self {
+        author.hushed.fetch_add(1, Relaxed);
+        Self(author)
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn author(&self) -> &Author {
+        &self.0
+    }
+}
+
+impl Drop for Hushed {
+    fn drop(&mut self) {
+        self.0.hushed.fetch_sub(1, Relaxed);
+        self.0.changed.notify_waiters();
     }
 }

@@ -1,0 +1,205 @@
+//! What is different in a room whose log is in a store: what is said is stored first, and applied
+//! then; and before somebody enters, the store is asked what it knows of the past.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio::sync::{Notify, Semaphore};
+
+use super::{Closed, Entered, Room, Speaker, State};
+use crate::server::batch::{BatchMut, Lines};
+use crate::server::handshake::Refusal;
+use crate::server::history::now;
+use crate::server::limits::Limits;
+use crate::server::sessions::{Asked, Author, Hushed};
+use crate::server::store::{Known, RoomStore};
+
+/// What those in a room hear when their lines cannot be stored, and when they can again.
+const WAITING: &str = "the chat cannot be stored for now: lines are kept, and sent later";
+const GOES_ON: &str = "the chat goes on";
+
+/// The log of a room in a store.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) store: RoomStore,
+    /// Places for what is said without space, which is that the store has trouble.
+    notices: Arc<Semaphore>,
+    /// Notified when nothing is waited for any more.
+    refused: Notify,
+}
+
+/// What the store has of a room and of a session in it, so that somebody may enter.
+#[derive(Debug)]
+pub struct Asking {
+    known: Known,
+    /// How many sessions were forgotten before the store was asked.
+    forgotten: u64,
+    /// The connection that has the session says nothing meanwhile.
+    _hushed: Option<Hushed>,
+}
+
+impl Stored {
+    pub(super) fn new(store: RoomStore, limits: &Limits) -> Self {
+        Self {
+            store,
+            notices: Arc::new(Semaphore::new(limits.store_notices)),
+            refused: Notify::new(),
+        }
+    }
+
+    /// What could not be stored until now is waited for no more.
+    pub(super) fn refuse(&self) {
+        self.refused.notify_waiters();
+    }
+}
+
+impl Room {
+    /// Stores what is said, then applies it, until there is nothing more. Everything that is said
+    /// while one batch is being stored is in the next one.
+    pub(super) async fn store(&self, stored: &Stored) {
+        loop {
+            let next = self.state().begin_to_store();
+            let Some((position, batch)) = next else {
+                return;
+            };
+            let time = now();
+            let mut told = false;
+            let batch = if batch.lines() == 0 {
+                Some(batch) // Notices are for those who are there.
+            } else {
+                let mut storing = pin!(stored.store.append(position, time, batch));
+                loop {
+                    tokio::select! {
+                        biased;
+                        batch = &mut storing => break batch,
+                        () = stored.store.trouble(), if !told => {
+                            self.tell(stored, WAITING);
+                            told = true;
+                        }
+                    }
+                }
+            };
+            let Some(batch) = batch else {
+                // The store was closed, at the end of the server.
+                self.refuse();
+                self.state().batches = None;
+                return;
+            };
+            let mut state = self.state();
+            state.storing = false;
+            state.apply(batch, Some(time));
+            self.end(&mut state);
+            drop(state);
+            if told {
+                self.tell(stored, GOES_ON);
+            }
+        }
+    }
+
+    /// Tells those who are in the room, without taking space, unless they have not taken in what was
+    /// told before.
+    fn tell(&self, stored: &Stored, notice: &str) {
+        let Ok(place) = stored.notices.clone().try_acquire_owned() else {
+            return;
+        };
+        let mut batch = BatchMut::default();
+        let nobody = Author::connection(0);
+        batch.add(&nobody, &Lines::notice(notice, None), place);
+        self.state().apply(batch, Some(0));
+    }
+
+    /// Asks the store what it has of the room and of a session. Before that, nothing more is taken from
+    /// the connection that has the session now, and what was said is stored: so it is known how many
+    /// lines were taken. `None` if it cannot be known now; without a store nothing has to be asked.
+    pub async fn ask(&self, asked: Option<&Asked>) -> Option<Asking> {
+        let store = &self.stored.as_ref()?.store;
+        let key = asked.map(|asked| &asked.key);
+        let author = key.and_then(|key| self.state().history.author_of(key));
+        let hushed = author.map(Hushed::new);
+        if let Some(author) = hushed.as_ref().map(Hushed::author) {
+            tokio::select! {
+                biased;
+                () = author.settled() => {}
+                () = store.trouble() => return None,
+            }
+        }
+        let forgotten = self.state().history.forgotten_so_far();
+        let mut known = store.known(key).await?;
+        if let (Some(asked), None) = (asked, known.taken) {
+            store.begin(&asked.key, asked.sent).await;
+            known = store.known(key).await?;
+        }
+        Some(Asking {
+            known,
+            forgotten,
+            _hushed: hushed,
+        })
+    }
+
+    /// Enters a room with a store, when what that has is known. Returns `None` if it has to be asked
+    /// for again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Room::enter_as`].
+    pub fn enter_knowing(
+        self: &Arc<Self>,
+        asked: Option<&Asked>,
+        asking: &Asking,
+    ) -> Result<Option<Entered>, Refusal> {
+        let mut state = self.state();
+        let (known, forgotten) = (&asking.known, asking.forgotten);
+        if !state.history.is_known(asked, known, forgotten) {
+            return Ok(None);
+        }
+        self.enter_in(&mut state, asked, Some(known)).map(Some)
+    }
+
+    /// Whether something is being stored, or waits for that: then the room must not be dropped.
+    #[must_use]
+    pub fn is_storing(&self) -> bool {
+        let state = self.state();
+        state.storing || self.stored.is_some() && !state.next.is_empty()
+    }
+}
+
+impl State {
+    /// What is to be stored next, and the position of its first line.
+    fn begin_to_store(&mut self) -> Option<(u64, BatchMut)> {
+        if self.next.is_empty() || self.batches.is_none() {
+            return None;
+        }
+        self.storing = true;
+        Some((self.history.end(), std::mem::take(&mut self.next)))
+    }
+}
+
+impl Speaker {
+    /// Says the lines, and waits until they are stored, and applied.
+    pub(super) async fn say_stored(
+        &self,
+        lines: &Lines<'_>,
+        stored: &Stored,
+    ) -> Result<(), Closed> {
+        loop {
+            let space = self.space(lines).await?;
+            match self.add(lines, space) {
+                Ok(()) => break,
+                // A newer connection asks for the session, but may not get it.
+                Err(Closed) if self.author.is_hushed(self.id) => {
+                    self.author.unhushed(self.id).await
+                }
+                Err(Closed) => return Err(Closed),
+            }
+        }
+        let refused = stored.refused.notified();
+        if self.room.space.is_closed() {
+            return Err(Closed);
+        }
+        tokio::select! {
+            biased;
+            () = self.author.settled() => Ok(()),
+            () = refused => Err(Closed),
+        }
+    }
+}
