@@ -24,12 +24,12 @@
 //! Around it, on the server:
 //!
 //! - [`server::writer`]: the one way out to a client, and how fast it takes what is sent
-//! - [`server::handshake`], [`protocol::head`]: from a stranger's stream to a connection, or a
-//!   refusal
+//! - [`server::entrance`], [`server::handshake`], [`protocol::head`]: from a stranger's stream to a
+//!   connection in a room, or a refusal
 //! - [`server::listener`], [`server::socket`]: the socket that listens, which outlives every error,
 //!   and a client's, with TLS or without
 //! - [`server::log`]: the server's output, which never blocks the relay
-//! - [`server::frame`], [`server::identity`], [`server::flags`], [`server::limits`]
+//! - [`server::ended`], [`server::frame`], [`server::identity`], [`server::flags`], [`server::limits`]
 //!
 //! What may be passed by, since the chat works without knowing it:
 //!

@@ -1,6 +1,5 @@
 //! The server: a listener, the rooms, and one task for each connection.
 
-use std::fmt;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -9,23 +8,19 @@ use std::sync::Arc;
 
 use chat_pair::flags;
 use chat_pair::os::{Stop, describe};
-use chat_pair::server::access::{self, Access};
 use chat_pair::server::addresses::{Addresses, Counted};
-use chat_pair::server::connection::Ended;
+use chat_pair::server::ended::Ended;
+use chat_pair::server::entrance::Entrance;
 use chat_pair::server::flags::Server as Flags;
-use chat_pair::server::handshake::{self, Request, Rules};
+use chat_pair::server::handshake;
 use chat_pair::server::limits::Limits;
 use chat_pair::server::listener::{Listener, fit_to_descriptors};
 use chat_pair::server::log::Log;
-use chat_pair::server::rooms::Rooms;
-use chat_pair::server::socket;
-use chat_pair::server::store::Store;
-use chat_pair::server::tls::Certificate;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 fn main() -> ExitCode {
     let ended = match flags::parse::<Flags>("server") {
@@ -59,12 +54,9 @@ fn cannot_start(error: &io::Error) -> String {
 
 /// What the task of every connection needs.
 struct Shared {
-    rooms: Arc<Rooms>,
+    entrance: Entrance,
     log: Log,
     limits: Limits,
-    origins: Vec<String>,
-    access: Access,
-    certificate: Option<Certificate>,
 }
 
 async fn serve(flags: Flags) -> Result<(), String> {
@@ -73,30 +65,18 @@ async fn serve(flags: Flags) -> Result<(), String> {
     let mut listener = Listener::bind(&flags.listen, &limits).await?;
     let log = Log::open(&limits).map_err(|error| cannot_start(&error))?;
     log.report_panics();
-    let operator = log.clone();
-    let tell = move |line: fmt::Arguments<'_>| operator.warn(line);
-    let access = Access::open(flags.token_file.as_deref(), &limits, tell.clone())?;
-    let store = flags.store.as_deref();
-    let store = store.map(|file| Store::open(file, flags.terms(), &limits, tell.clone()));
-    let store = store.transpose()?;
-    let certificate = match flags.tls() {
-        Some((chain, key)) => Some(Certificate::open(chain, key, &limits, tell)?),
-        None => None,
-    };
+    fit_to_descriptors(&mut limits, &log);
+    let entrance = Entrance::open(&flags, &limits, &log)?;
     let address = listener.address();
     log.print(format_args!("listening on port {}", address.port()));
-    if let Some(line) = access::exposure(address, certificate.is_some(), access.needs_token()) {
+    if let Some(line) = entrance.exposure(address) {
         log.warn(format_args!("{line}"));
     }
-    fit_to_descriptors(&mut limits, &log);
 
     let shared = Arc::new(Shared {
-        rooms: Rooms::stored(&limits, flags.presence, store.clone()),
+        entrance,
         log,
         limits,
-        origins: flags.allow_origin,
-        access,
-        certificate,
     });
     let addresses = Addresses::new(&shared.limits);
     let mut connections = JoinSet::new();
@@ -120,15 +100,13 @@ async fn serve(flags: Flags) -> Result<(), String> {
     // Nobody else comes in, handshakes end, and nobody is listened to any more. What was read is
     // still said, and each room closes behind it.
     drop((listener, serving));
-    shared.rooms.close();
+    shared.entrance.rooms.close();
     let ended = tokio::select! {
         () = drain(&mut connections, &shared) => Ok(()),
         () = stop.asked() => Err("ended at once, at a second signal".to_owned()),
     };
     connections.shutdown().await;
-    if let Some(store) = store {
-        store.close(shared.limits.store_end);
-    }
+    shared.entrance.close();
     shared.log.close(shared.limits.log_end);
     ended
 }
@@ -137,10 +115,12 @@ async fn serve(flags: Flags) -> Result<(), String> {
 /// still wait for space after the first part of it are refused, since they would keep their room
 /// open.
 async fn drain(connections: &mut JoinSet<()>, shared: &Shared) {
-    let Shared { rooms, limits, .. } = shared;
+    let Shared {
+        entrance, limits, ..
+    } = shared;
     let mut ended = pin!(async { while connections.join_next().await.is_some() {} });
     if timeout(limits.last_lines, &mut ended).await.is_err() {
-        rooms.refuse();
+        entrance.rooms.refuse();
         let _ = timeout(limits.drain, ended).await;
     }
 }
@@ -155,32 +135,20 @@ async fn connection(
     mut closing: watch::Receiver<()>,
 ) {
     let Shared {
-        rooms, log, limits, ..
+        entrance,
+        log,
+        limits,
     } = &*shared;
     let address = address.to_string();
     let crowded = counted.too_many.then_some(handshake::CROWDED);
-    let rules = Rules {
-        origins: &shared.origins,
-        no_place: full.then_some(handshake::FULL).or(crowded),
-        until: Instant::now() + limits.handshake,
-    };
-    let enter = async |request: &Request| {
-        let mut pass = shared.access.admit(request.token.clone())?;
-        let entering = rooms.enter_when_known(&request.target, &address, &mut pass);
-        Ok((entering.await?, pass))
-    };
-    // Boxed, so that the memory of a handshake is not kept as long as the connection.
-    let accepting = Box::pin(async {
-        let certificate = shared.certificate.as_ref();
-        let (reader, writer) = socket::open(stream, certificate, rules.until, limits).await?;
-        handshake::accept(reader, writer, rules, enter, limits).await
-    });
-    let accepted = tokio::select! {
-        accepted = accepting => accepted,
+    let no_place = full.then_some(handshake::FULL).or(crowded);
+    let admitted = tokio::select! {
+        // Boxed, so that the memory of a handshake is not kept as long as the connection.
+        admitted = Box::pin(entrance.admit(stream, &address, no_place)) => admitted,
         _ = closing.changed() => return,
     };
-    let (mut connection, (mut member, mut pass)) = match accepted {
-        Ok(accepted) => accepted,
+    let (mut connection, mut member, mut pass) = match admitted {
+        Ok(guest) => (guest.connection, guest.member, guest.pass),
         Err(refusal) if refusal.concerns_operator() => {
             return log.warn_of_stranger(format_args!("{address} {refusal}"));
         }
@@ -188,7 +156,6 @@ async fn connection(
     };
     let (identity, stopping) = (&member.identity, closing.changed());
     let announced = log.announce(identity);
-    connection.writer.push(member.greeting);
     let heard = &mut member.subscription;
     let relay = connection.relay(identity, member.speaker, heard, log, limits, stopping);
     let ended = tokio::select! {

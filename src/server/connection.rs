@@ -1,6 +1,5 @@
 //! One client's connection: what it says goes to the room, what the room says goes to it, until
-//! one of the two ends. Why it ended is a value; one place turns it into a close code and a log
-//! line.
+//! one of the two ends. Why it ended is a value ([`ended`](crate::server::ended)).
 //!
 //! Reading and writing are two loops beside each other, and neither waits for the other: a client
 //! that reads slowly is still listened to, and one whose lines have to wait still hears.
@@ -9,12 +8,10 @@
 //! itself, which are the answers to pings, it writes into memory. So there is one place that
 //! writes, and frames can never end up inside each other.
 
-use std::fmt;
 use std::future::pending;
 use std::io::Cursor;
 use std::pin::{Pin, pin};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt};
@@ -22,10 +19,11 @@ use tokio::io::{AsyncRead, AsyncWrite, Chain, Join};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_websockets::{CloseCode, Error, Message, WebSocketStream};
 
-use crate::protocol::close::{self, Fault};
+use crate::protocol::close;
 use crate::protocol::keepalive::{Alarm, Keepalive};
 use crate::protocol::line;
 use crate::server::batch::Lines;
+use crate::server::ended::Ended;
 use crate::server::frame;
 use crate::server::identity::Identity;
 use crate::server::limits::Limits;
@@ -50,72 +48,6 @@ pub struct Connection<R, W> {
     pub codec: Codec<R>,
     /// Where everything goes that the client gets.
     pub writer: Writer<W>,
-}
-
-/// Why a connection ended.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Ended {
-    /// The client said goodbye, with this code.
-    Left(CloseCode),
-    /// The connection ended without a goodbye.
-    Lost,
-    /// The client sent what the protocol or this chat does not allow, or may not be here any more.
-    Fault(Fault),
-    /// The client took nothing for so long.
-    Stuck(Duration),
-    /// The client did not answer a ping within the limit.
-    Silent(Duration),
-    /// A newer connection has the session of this one.
-    Replaced,
-    /// The server is shutting down.
-    Stopped,
-}
-
-impl Ended {
-    #[allow(clippy::needless_pass_by_value)] // for map_err
-    fn from_error(error: Error) -> Self {
-        close::fault(&error).map_or(Self::Lost, Self::Fault)
-    }
-
-    /// The close code to say goodbye with (RFC 6455 7.4.1) and the reason in words. `None` when
-    /// the other end takes nothing any more.
-    #[must_use]
-    pub fn goodbye(&self) -> Option<(CloseCode, &str)> {
-        match self {
-            Self::Left(code) => Some((*code, "")),
-            Self::Fault((code, reason)) => Some((*code, reason)),
-            Self::Silent(_) => Some((CloseCode::POLICY_VIOLATION, "no answer to a ping")),
-            Self::Replaced => Some((
-                CloseCode::POLICY_VIOLATION,
-                "replaced by a newer connection",
-            )),
-            Self::Stopped => Some((CloseCode::GOING_AWAY, "server shutting down")),
-            Self::Lost | Self::Stuck(_) => None,
-        }
-    }
-
-    /// Whether the operator should hear of it.
-    #[must_use]
-    pub fn concerns_operator(&self) -> bool {
-        matches!(self, Self::Fault(_) | Self::Stuck(_) | Self::Silent(_))
-    }
-}
-
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Left(_) => write!(f, "left"),
-            Self::Lost => write!(f, "was lost"),
-            Self::Fault((code, reason)) => {
-                write!(f, "was closed: {reason} ({})", u16::from(*code))
-            }
-            Self::Stuck(limit) => write!(f, "was cut off: it took nothing for {limit:?}"),
-            Self::Silent(limit) => write!(f, "was cut off: silent for {limit:?}"),
-            Self::Replaced => write!(f, "was replaced by a newer connection"),
-            Self::Stopped => write!(f, "was told that the server is shutting down"),
-        }
-    }
 }
 
 impl<R, W> Connection<R, W>

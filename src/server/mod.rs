@@ -1,7 +1,9 @@
 //! The half that relays: each line that a client sends goes to all the others.
 //!
-//! - [`listener`], [`socket`], [`handshake`]: from the socket to a connection, or a refusal
-//! - [`connection`]: one client's connection, as two loops; [`writer`]: its way out
+//! - [`listener`], [`socket`], [`handshake`]: from the socket to a connection, or a refusal;
+//!   [`entrance`]: all that a stranger has to pass
+//! - [`connection`]: one client's connection, as two loops; [`writer`]: its way out; [`ended`]: why it
+//!   ended
 //! - [`room`]: what all connections share; [`batch`] and [`frame`]: what travels through it
 //! - [`identity`], [`log`]: how a client is called, and what the operator reads
 //! - [`rooms`], [`name`], [`presence`]: names, rooms, and who is here, which may be passed by
@@ -17,6 +19,8 @@ pub mod access;
 pub mod addresses;
 pub mod batch;
 pub mod connection;
+pub mod ended;
+pub mod entrance;
 pub mod files;
 pub mod flags;
 pub mod frame;

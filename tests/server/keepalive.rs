@@ -7,7 +7,7 @@ use crate::support::memory::{connect, open};
 use crate::support::raw::missed;
 use chat_pair::protocol::line;
 use chat_pair::server::batch::Lines;
-use chat_pair::server::connection::Ended;
+use chat_pair::server::ended::Ended;
 use chat_pair::server::identity::Identity;
 use chat_pair::server::limits::Limits;
 use chat_pair::server::room::{Speaker, Subscription};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use chat_pair::server::connection::Ended;
+use chat_pair::server::ended::Ended;
 use chat_pair::server::limits::Limits;
 use chat_pair::server::rate::Rate;
 use chat_pair::server::room::Subscription;

@@ -3,20 +3,21 @@
 
 use std::io::{ErrorKind, Write};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chat_pair::server::access::Pass;
 use chat_pair::server::batch::Lines;
-use chat_pair::server::connection::Ended;
+use chat_pair::server::ended::Ended;
 use chat_pair::server::identity::Identity;
 use chat_pair::server::limits::Limits;
 use chat_pair::server::room::{Closed, Speaker};
 use chat_pair::server::rooms::{Member, Rooms};
 use chat_pair::server::sessions::Asked;
 use futures_util::FutureExt;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, DuplexStream};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::support::memory::{connect, connect_after, connect_as, open};
@@ -865,52 +866,132 @@ async fn who_comes_back_and_never_reads_is_stuck() {
 
 /// One that takes 64 KiB a second is waited for, though it has a megabyte to read first: it misses
 /// nothing, however fast others speak.
+/// A room in which nearly a whole window was said before somebody comes back to it that takes 64 KiB
+/// a second.
+struct Return {
+    speaker: Speaker,
+    /// Everything that it read up to the line that begins with the mark.
+    reading: JoinHandle<(Vec<u8>, DuplexStream)>,
+    connection: JoinHandle<Ended>,
+}
+
+/// Lines that nearly fill the window.
+const BEFORE: usize = 60;
+
+impl Return {
+    async fn until(mark: &'static str) -> Self {
+        const STEP: usize = 64 * 1024;
+        let limits = Limits::DEFAULT;
+        let room = open(&limits);
+        let (speaker, subscription) = room.enter().unwrap();
+        drop(subscription);
+        let asked = Asked::new(Some(KEY), None, None).unwrap();
+        let (_, _, first) = room.enter_as(asked.as_ref()).unwrap();
+        let first = String::from_utf8(first.unwrap()[2..].to_vec()).unwrap();
+        let after = first[1..].replacen(' ', ".", 1);
+        let after = after.split(' ').next().unwrap().to_owned();
+        for n in 0..BEFORE {
+            speaker.say(&long(n)).await.unwrap();
+        }
+        let (mut far, connection) = connect_after(&room, &limits, STEP, KEY, &after).await;
+        let reading = tokio::spawn(async move {
+            let mut all = Vec::new();
+            while !all.windows(mark.len()).any(|part| part == mark.as_bytes()) {
+                let mut step = vec![0; STEP];
+                let read = far.read(&mut step).await.unwrap();
+                assert_ne!(read, 0, "the connection has ended");
+                all.extend_from_slice(&step[..read]);
+                sleep(Duration::from_secs(1)).await;
+            }
+            (all, far)
+        });
+        Self {
+            speaker,
+            reading,
+            connection,
+        }
+    }
+}
+
+/// A line of 16 KiB that begins with its number.
+fn long(n: usize) -> Lines<'static> {
+    static OTHER: LazyLock<Identity> = LazyLock::new(|| Identity::of("other"));
+    let mut lines = Lines::of(&OTHER);
+    lines.push(&format!("{n:03} {}", "x".repeat(16 * 1024)));
+    lines
+}
+
+/// Without the `@` lines that stand before others.
+fn unmarked(mut frames: &[u8]) -> &[u8] {
+    while frames[1] < 126 && frames[2] == b'@' {
+        frames = &frames[2 + usize::from(frames[1])..];
+    }
+    frames
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_comes_back_and_keeps_up_misses_nothing() {
-    const STEP: usize = 64 * 1024;
     const LINES: usize = 200;
-    let limits = Limits::DEFAULT;
-    let room = open(&limits);
-    let (other, subscription) = room.enter().unwrap();
-    drop(subscription);
-    let asked = Asked::new(Some(KEY), None, None).unwrap();
-    let (_, _, first) = room.enter_as(asked.as_ref()).unwrap();
-    let first = String::from_utf8(first.unwrap()[2..].to_vec()).unwrap();
-    let after = first[1..].replacen(' ', ".", 1);
-    let after = after.split(' ').next().unwrap().to_owned();
-    let name = Identity::of("other");
-    let line = |n: usize| {
-        let mut lines = Lines::of(&name);
-        lines.push(&format!("{n:03} {}", "x".repeat(16 * 1024)));
-        lines
-    };
-    for n in 0..60 {
-        other.say(&line(n)).await.unwrap();
+    let ana = Return::until("199 ").await;
+    for n in BEFORE..LINES {
+        ana.speaker.say(&long(n)).await.unwrap();
     }
-    let (mut far, connection) = connect_after(&room, &limits, STEP, KEY, &after).await;
-    let reading = tokio::spawn(async move {
-        let mut all = Vec::new();
-        while all.windows(4).filter(|four| four == b"199 ").count() == 0 {
-            let mut step = vec![0; STEP];
-            let read = far.read(&mut step).await.unwrap();
-            all.extend_from_slice(&step[..read]);
-            sleep(Duration::from_secs(1)).await;
-        }
-        (all, far)
-    });
-    for n in 60..LINES {
-        other.say(&line(n)).await.unwrap();
-    }
-    let (all, _far) = reading.await.unwrap();
-    assert!(!connection.is_finished());
+    let (all, _far) = ana.reading.await.unwrap();
+    assert!(!ana.connection.is_finished());
     let mut rest = &all[..];
     for n in 0..LINES - 1 {
-        // Some marks stand between the lines.
-        while rest[1] < 126 && rest[2] == b'@' {
-            rest = &rest[2 + usize::from(rest[1])..];
-        }
-        let frame = line(n).frames;
+        rest = unmarked(rest);
+        let frame = long(n).frames;
         assert!(rest.starts_with(&frame), "line {n}");
         rest = &rest[frame.len()..];
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_who_comes_back_reads_what_it_missed_the_others_go_on() {
+    let ana = Return::until("399 ").await;
+    let name = Identity::of("other");
+    let mut notice = None;
+    for n in 100..400 {
+        let mut lines = Lines::of(&name);
+        lines.push(&format!("{n} {}", "x".repeat(1024)));
+        let before = Instant::now();
+        ana.speaker.say(&lines).await.unwrap();
+        // The clock only moves when everybody waits, so this is no measured time: the reader is waited
+        // for, but not until it has read everything.
+        assert!(before.elapsed() < Duration::from_secs(3), "line {n}");
+        if n == 250 {
+            let lines = Lines::notice("news", None);
+            ana.speaker.say(&lines).await.unwrap();
+            notice = Some(lines.frames);
+        }
+        sleep(Duration::from_millis(40)).await;
+    }
+    let (all, _far) = ana.reading.await.unwrap();
+    let notice = notice.unwrap();
+    assert!(!ana.connection.is_finished());
+    let notices = all.windows(notice.len()).filter(|part| *part == notice);
+    assert_eq!(notices.count(), 1);
+    let (mut numbers, mut rest) = (Vec::new(), &all[..]);
+    while rest.len() > 16 * 1024 {
+        rest = unmarked(rest);
+        if let Some(behind) = rest.strip_prefix(&notice[..]) {
+            rest = behind;
+            continue;
+        }
+        // The number stands behind a header of four bytes and `other: `.
+        let number = str::from_utf8(&rest[11..14]).unwrap().parse::<usize>();
+        let number = number.unwrap_or_else(|_| {
+            panic!(
+                "{:?} behind {numbers:?}",
+                String::from_utf8_lossy(&rest[..60])
+            )
+        });
+        numbers.push(number);
+        let bytes = u16::from_be_bytes([rest[2], rest[3]]);
+        rest = &rest[4 + usize::from(bytes)..];
+    }
+    let expected: Vec<_> = (0..BEFORE).chain(100..400).collect();
+    assert_eq!(numbers, expected[..numbers.len()]);
+    assert!(numbers.len() > BEFORE);
 }

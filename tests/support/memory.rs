@@ -4,7 +4,7 @@
 use std::future::pending;
 use std::sync::Arc;
 
-use chat_pair::server::connection::Ended;
+use chat_pair::server::ended::Ended;
 use chat_pair::server::handshake::{Rules, accept};
 use chat_pair::server::identity::Identity;
 use chat_pair::server::limits::Limits;

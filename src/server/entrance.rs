@@ -1,0 +1,123 @@
+//! The entrance: what every stranger has to pass on its way from the listener into a room, and what
+//! the flags of the extras open for that.
+
+use std::fmt::Arguments;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::server::access::{self, Access, Pass};
+use crate::server::connection::Connection;
+use crate::server::flags::Server as Flags;
+use crate::server::handshake::{self, Refusal, Request, Rules};
+use crate::server::limits::Limits;
+use crate::server::log::Log;
+use crate::server::rooms::{Member, Rooms};
+use crate::server::socket::{self, ReadHalf, WriteHalf};
+use crate::server::store::Store;
+use crate::server::tls::Certificate;
+
+/// The entrance.
+#[derive(Debug)]
+pub struct Entrance {
+    /// Where it leads to.
+    pub rooms: Arc<Rooms>,
+    store: Option<Store>,
+    access: Access,
+    origins: Vec<String>,
+    certificate: Option<Certificate>,
+    limits: Limits,
+}
+
+/// Who has come in.
+#[derive(Debug)]
+pub struct Guest {
+    /// Its connection, which has its greeting to write.
+    pub connection: Connection<ReadHalf, WriteHalf>,
+    /// Its place in the room.
+    pub member: Member,
+    /// How long it may stay.
+    pub pass: Pass,
+}
+
+impl Entrance {
+    /// Opens what the flags name. To be called within a Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// One line that names the file that cannot be used, and says why and what to do.
+    pub fn open(flags: &Flags, limits: &Limits, log: &Log) -> Result<Self, String> {
+        let operator = log.clone();
+        let tell = move |line: Arguments<'_>| operator.warn(line);
+        let access = Access::open(flags.token_file.as_deref(), limits, tell.clone())?;
+        let store = flags.store.as_deref();
+        let store = store.map(|file| Store::open(file, flags.terms(), limits, tell.clone()));
+        let store = store.transpose()?;
+        let certificate = flags.tls();
+        let certificate =
+            certificate.map(|(chain, key)| Certificate::open(chain, key, limits, tell));
+        Ok(Self {
+            rooms: Rooms::stored(limits, flags.presence, store.clone()),
+            store,
+            access,
+            origins: flags.allow_origin.clone(),
+            certificate: certificate.transpose()?,
+            limits: limits.clone(),
+        })
+    }
+
+    /// What it means that others can reach this address, in one line, if they can.
+    #[must_use]
+    pub fn exposure(&self, address: SocketAddr) -> Option<String> {
+        access::exposure(
+            address,
+            self.certificate.is_some(),
+            self.access.needs_token(),
+        )
+    }
+
+    /// Lets a stranger in: TLS, its request, its token, its name and its room. All that has one
+    /// deadline.
+    ///
+    /// # Errors
+    ///
+    /// It was refused, and has been told so if it could be; so is everybody if there is `no_place`.
+    pub async fn admit(
+        &self,
+        stream: TcpStream,
+        address: &str,
+        no_place: Option<Refusal>,
+    ) -> Result<Guest, Refusal> {
+        let (limits, certificate) = (&self.limits, self.certificate.as_ref());
+        let rules = Rules {
+            origins: &self.origins,
+            no_place,
+            until: Instant::now() + limits.handshake,
+        };
+        let enter = async |request: &Request| {
+            let mut pass = self.access.admit(request.token.clone())?;
+            let entering = self
+                .rooms
+                .enter_when_known(&request.target, address, &mut pass);
+            Ok((entering.await?, pass))
+        };
+        let (reader, writer) = socket::open(stream, certificate, rules.until, limits).await?;
+        let accepted = handshake::accept(reader, writer, rules, enter, limits).await?;
+        let (mut connection, (mut member, pass)) = accepted;
+        connection.writer.push(member.greeting.drain(..));
+        Ok(Guest {
+            connection,
+            member,
+            pass,
+        })
+    }
+
+    /// Closes what it has opened, when nobody is in a room any more: what was said is written.
+    pub fn close(&self) {
+        if let Some(store) = self.store.clone() {
+            store.close(self.limits.store_end);
+        }
+    }
+}
