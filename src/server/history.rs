@@ -145,8 +145,9 @@ impl Bookmark {
     }
 
     /// Whether the reader may pass over what is new, since it is kept as well. It may pass over half as
-    /// much as it has read of the past, in bytes and in lines, as what is kept is bounded in both. So
-    /// as long as others say no more than that, nothing is given up that it has not read yet.
+    /// much as it has read of the past, so that nothing is given up that it has not read yet. What is
+    /// kept is bounded in bytes and in lines, so both are counted; it may begin with as many lines as
+    /// there is still place for.
     #[must_use]
     pub fn may_pass_over(&self) -> bool {
         let spare = self.past.as_ref().map(|past| past.spare);
@@ -375,11 +376,13 @@ impl History {
         if bookmark.position < end || bookmark.past.is_some() {
             let past = bookmark.past.get_or_insert_default();
             (past.end, past.own) = (end, bookmark.author.said());
-            past.spare = (0, 0);
+            let most = self.limits.window_lines;
+            let lines = most.saturating_sub(end - bookmark.position);
+            past.spare = (0, i64::try_from(lines).unwrap_or(i64::MAX));
         }
     }
 
-    /// The next frames of the past for a reader that is behind, as many as are written at once. What
+    /// The next frames of the past for a reader that is behind, about as many as a batch has. What
     /// is not kept any more is missed, and it is told.
     pub fn read(&self, bookmark: &mut Bookmark) -> Vec<Bytes> {
         let Some(mut past) = bookmark.past.take() else {
@@ -401,7 +404,7 @@ impl History {
         let until = past.now.unwrap_or(end);
         let (piece, position, own) =
             self.window
-                .read(who, bookmark.position, until, self.limits.gather);
+                .read(who, bookmark.position, until, self.limits.batch);
         past.has_read(piece.len(), position - bookmark.position);
         if !piece.is_empty() {
             frames.push(piece.into());

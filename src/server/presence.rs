@@ -2,7 +2,7 @@
 //!
 //! A thousand who come at once must not cost a million notices. So those of one moment are
 //! gathered, and named in one line by a task of the room. Whoever is back within a few seconds has
-//! not left: a reconnect is not news.
+//! not left: a reconnect is not news. It is known by its session, or by its name if it has none.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,13 +29,20 @@ pub struct Presence {
 #[derive(Debug, Default)]
 struct State {
     /// Those who are here, in the order in which they came.
-    here: BTreeMap<u64, String>,
+    here: BTreeMap<u64, Person>,
     /// Those of them of whom the others have not been told, and when that is to be told.
     joined: BTreeMap<u64, String>,
     tell_joined: Option<Instant>,
     /// Those who have left, and when that is to be told.
-    left: VecDeque<(Instant, String)>,
+    left: VecDeque<(Instant, Person)>,
     ended: bool,
+}
+
+/// Somebody, as the others know it.
+#[derive(Debug, PartialEq, Eq)]
+struct Person {
+    name: String,
+    session: Option<u64>,
 }
 
 impl Presence {
@@ -51,29 +58,42 @@ impl Presence {
         Some(presence)
     }
 
-    /// Somebody has come. Returns the frame that tells them who is here.
-    pub fn join(&self, id: u64, name: &str) -> Bytes {
+    /// Somebody has come, perhaps with a session. Returns the frame that tells them who is here.
+    pub fn join(&self, id: u64, name: &str, session: Option<u64>) -> Bytes {
         let mut state = self.state();
-        let others = state.here.values().map(String::as_str);
+        let others = state.here.values().map(|person| &*person.name);
         let here = match listed(others, self.limits.names_here) {
             none if none.is_empty() => "nobody else is here".to_owned(),
             others => format!("here: {others}"),
         };
-        state.here.insert(id, name.to_owned());
-        let back = state.left.iter().position(|(_, left)| left == name);
-        if back.and_then(|at| state.left.remove(at)).is_none() {
-            state.joined.insert(id, name.to_owned());
+        let name = name.to_owned();
+        let person = Person { name, session };
+        let back = state
+            .left
+            .iter()
+            .position(|(_, left)| left.name == person.name);
+        let back = back.and_then(|at| state.left.remove(at));
+        let is_back = back.as_ref().is_some_and(|(_, left)| *left == person);
+        if let Some((_, other)) = back.filter(|_| !is_back) {
+            // Its name is another's now, so it will not be back.
+            let now = Instant::now();
+            let due = now.checked_sub(self.limits.moment).unwrap_or(now);
+            state.left.push_front((due, other));
+        }
+        if !is_back {
+            state.joined.insert(id, person.name.clone());
             let soon = Instant::now() + self.limits.moment;
             state.tell_joined.get_or_insert(soon);
             self.changed.notify_one();
         }
+        state.here.insert(id, person);
         frame::notice(&here)
     }
 
     /// Somebody has left. Nobody need be told of those who were only here for a moment.
     pub fn leave(&self, id: u64) {
         let mut state = self.state();
-        let Some(name) = state.here.remove(&id) else {
+        let Some(person) = state.here.remove(&id) else {
             return;
         };
         if state.joined.remove(&id).is_some() {
@@ -84,7 +104,7 @@ impl Presence {
         }
         state
             .left
-            .push_back((Instant::now() + self.limits.absence, name));
+            .push_back((Instant::now() + self.limits.absence, person));
         self.changed.notify_one();
     }
 
@@ -126,10 +146,14 @@ impl Presence {
         } else {
             0
         };
-        let left: Vec<_> = state.left.drain(..due).map(|(_, name)| name).collect();
+        let left: Vec<_> = state.left.drain(..due).map(|(_, left)| left.name).collect();
         drop(state);
         let most = self.limits.names_told;
         let mut notices = Vec::new();
+        if !left.is_empty() {
+            let names = listed(left.iter().map(String::as_str), most);
+            notices.push(Lines::notice(&format!("{names} left"), None));
+        }
         if let Some((&first, _)) = joined.first_key_value() {
             let names = listed(joined.values().map(String::as_str), most);
             let audience = Some(Audience::Before(first));
@@ -143,10 +167,6 @@ impl Presence {
                 let text = format!("{} joined", listed(behind.iter().copied(), most));
                 notices.push(Lines::notice(&text, Some(Audience::Only(id))));
             }
-        }
-        if !left.is_empty() {
-            let names = listed(left.iter().map(String::as_str), most);
-            notices.push(Lines::notice(&format!("{names} left"), None));
         }
         notices
     }

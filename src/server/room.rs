@@ -256,6 +256,12 @@ impl Speaker {
         self.id
     }
 
+    /// What tells its session from all others in the room, if it has one.
+    #[must_use]
+    pub fn session(&self) -> Option<u64> {
+        self.author.key.as_ref().map(|_| self.author.id)
+    }
+
     /// Waits until a newer connection has the session of this one: for ever, if it has none.
     pub fn replaced(&self) -> impl Future<Output = ()> + use<> {
         let (id, author) = (self.id, self.author.clone());

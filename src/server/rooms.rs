@@ -235,7 +235,7 @@ impl Rooms {
             if let Some(replaced) = replaced {
                 presence.leave(replaced);
             }
-            greeting.push(presence.join(id, &identity.name));
+            greeting.push(presence.join(id, &identity.name, speaker.session()));
         }
         entry.members += 1;
         Ok(Some(Member {

@@ -88,6 +88,33 @@ async fn who_leaves_is_missed_after_a_while_and_not_if_they_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_takes_the_name_of_somebody_who_left_is_news() {
+    let rooms = open();
+    let mut ana = enter(&rooms, "ana");
+    told(&mut ana).await;
+    let [one, other] = ["one", "other"].map(|who| format!("budi&session={who:-<22}"));
+    drop(enter(&rooms, &one));
+    assert_eq!(
+        told(&mut ana).await,
+        [""; 0],
+        "it was here for a moment only"
+    );
+    let budi = enter(&rooms, &one);
+    assert_eq!(told(&mut ana).await, ["* budi joined"]);
+    drop(budi);
+    let budi = enter(&rooms, &one);
+    assert_eq!(told(&mut ana).await, [""; 0], "the same session is back");
+    drop(budi);
+    let stranger = enter(&rooms, &other);
+    assert_eq!(told(&mut ana).await, ["* budi left", "* budi joined"]);
+    drop(stranger);
+    let _nameless = enter(&rooms, "budi");
+    assert_eq!(told(&mut ana).await, ["* budi left", "* budi joined"]);
+    sleep(2 * LIMITS.absence).await;
+    assert_eq!(told(&mut ana).await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn those_of_one_moment_are_one_line() {
     let rooms = open();
     let mut ana = enter(&rooms, "ana");

@@ -875,8 +875,8 @@ struct Return {
     connection: JoinHandle<Ended>,
 }
 
-/// Lines that nearly fill the window.
-const BEFORE: usize = 60;
+/// Lines that fill the window, but for what the channel can take besides.
+const BEFORE: usize = 54;
 
 impl Return {
     async fn until(mark: &'static str) -> Self {
