@@ -30,6 +30,11 @@ impl Random {
         Self(seed)
     }
 
+    /// Others that go on by themselves.
+    pub fn another(&mut self) -> Self {
+        Self(self.below(u64::MAX))
+    }
+
     /// A number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
