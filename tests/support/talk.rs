@@ -10,6 +10,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use super::PATIENCE;
 use super::proxy::Random;
@@ -290,6 +291,13 @@ impl Talk {
             self.heard.recv_timeout(PATIENCE).expect("a line is heard");
         }
         self.count += pause;
+    }
+
+    /// Lets them talk until so many lines more were heard, or until nobody can hear any.
+    pub fn go_on_for(&mut self, lines: usize) {
+        const SILENCE: Duration = Duration::from_secs(1);
+        let heard = (0..lines).take_while(|_| self.heard.recv_timeout(SILENCE).is_ok());
+        self.count += heard.count();
     }
 
     /// Lets them talk to the end. Each must have heard every line of the others once, and all in one
