@@ -156,7 +156,7 @@ pub struct Limits {
     /// up to 2 MB of its pages (SQLite's default), and the index of what was written last. What waits
     /// to be stored has space in its room, and is counted there.
     pub store: usize,
-    /// Descriptors of a store: the lock, and three for each of two connections to the database.
+    /// Descriptors of a store: the file itself, and three for each of two connections to the database.
     pub store_files: usize,
     /// Bytes of frames after which a commit does not wait for more.
     pub store_commit: usize,

@@ -42,8 +42,30 @@ fn a_file_that_another_server_has_is_refused() {
         .args(["--listen", "127.0.0.1:0", "--store"])
         .arg(&link);
     refused(&mut command, link.to_str().unwrap(), why);
+    fs::remove_file(&link).unwrap();
+    fs::hard_link(folder.file(), &link).unwrap();
+    refused(&mut command, link.to_str().unwrap(), why);
+    // Everybody else can read, and write.
+    let mut bob = Raw::enter(server.port, "/?name=bob");
+    bob.say("one");
+    is_taken(&mut bob);
+    assert_eq!(folder.lines("").len(), 1);
+    let db = Connection::open(folder.file()).unwrap();
+    db.execute("update lines set text = 'two'", []).unwrap();
+    bob.say("three");
+    is_taken(&mut bob);
+    drop(db);
+    refused(&mut command, link.to_str().unwrap(), why);
     server.stop_in_silence();
+    // What is not in the file itself yet after a crash belongs to one of its names only.
+    is_refused(
+        &folder,
+        "it has two names (hard links), and may have one only; remove the other",
+    );
+    fs::remove_file(&link).unwrap();
     folder.serve().stop_in_silence();
+    let texts: Vec<_> = folder.lines("").into_iter().map(|line| line.1).collect();
+    assert_eq!(texts, ["two", "three"]);
 }
 
 #[test]
@@ -55,6 +77,8 @@ fn what_is_no_store_is_refused() {
     )
     .unwrap();
     is_refused(&folder, "it is not a database");
+    // Nothing is left beside it.
+    assert_eq!(fs::read_dir(&folder.path).unwrap().count(), 1);
     fs::remove_file(folder.file()).unwrap();
     let db = Connection::open(folder.file()).unwrap();
     db.execute_batch("create table cats (name text)").unwrap();
@@ -83,16 +107,44 @@ fn what_is_no_store_is_refused() {
 }
 
 #[test]
-fn a_newer_schema_is_refused() {
+fn a_file_of_one_byte_is_not_written_over() {
+    let folder = Folder::new();
+    fs::write(folder.file(), "1").unwrap();
+    is_refused(&folder, "it is not a database");
+    assert_eq!(fs::read(folder.file()).unwrap(), b"1");
+    // One of none is a new store.
+    fs::write(folder.file(), "").unwrap();
+    folder.serve().stop_in_silence();
+}
+
+#[test]
+fn a_schema_that_is_not_known_is_refused() {
+    let newer = "it was written by a newer server; use that one, or another file";
+    let damaged = "it is damaged; put a copy of it back, or name another file";
+    for (change, why) in [
+        ("pragma user_version = 2", newer),
+        ("pragma user_version = 0", damaged),
+        ("pragma user_version = -1", damaged),
+        ("drop table sessions", damaged),
+        ("alter table lines drop column name", damaged),
+        (
+            "drop table lines; drop table rooms; drop table sessions; drop table store",
+            damaged,
+        ),
+    ] {
+        let folder = Folder::new();
+        folder.serve().stop_in_silence();
+        let db = Connection::open(folder.file()).unwrap();
+        db.execute_batch(change).unwrap();
+        drop(db);
+        is_refused(&folder, why);
+    }
     let folder = Folder::new();
     folder.serve().stop_in_silence();
     let db = Connection::open(folder.file()).unwrap();
-    db.pragma_update(None, "user_version", 2).unwrap();
+    db.execute("delete from store", []).unwrap();
     drop(db);
-    is_refused(
-        &folder,
-        "it was written by a newer server; use that one, or another file",
-    );
+    is_refused(&folder, "it is damaged");
 }
 
 #[test]
@@ -179,6 +231,29 @@ fn when_the_disk_is_full_those_who_speak_wait_and_it_goes_on() {
         assert!(said.ends_with("chat.db: lines are stored again"), "{said}");
     }
     server.stop_in_silence();
+}
+
+/// What is stored in a file that has no name any more is gone with the server.
+#[test]
+fn when_the_file_was_renamed_nothing_is_confirmed_until_it_is_back() {
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let mut bob = Raw::enter(server.port, "/?name=bob");
+    let away = folder.path.join("away.db");
+    fs::rename(folder.file(), &away).unwrap();
+    // Another one in its place is not the same.
+    fs::write(folder.file(), "").unwrap();
+    bob.say("during");
+    assert_eq!(bob.text(), WAITING);
+    let why = "it was removed or renamed: put it back, or start the server anew";
+    let file = folder.file();
+    let said = format!("server: cannot store lines in {}: {why}", file.display());
+    let said = format!("{said} (trying again; who speaks waits)");
+    assert_eq!(server.program.err_line(), said);
+    fs::rename(&away, folder.file()).unwrap();
+    is_taken(&mut bob);
+    assert_eq!(folder.lines(""), [("bob".to_owned(), "during".to_owned())]);
+    server.stop();
 }
 
 #[test]

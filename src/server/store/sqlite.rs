@@ -28,14 +28,14 @@
 //! and nobody believes to have heard what was said instead of those lines.
 //!
 //! It is in WAL mode, so others may read while the server writes; they see `FILE-wal` and `FILE-shm`
-//! beside it. Who uses the file is known by a lock on `FILE-lock`. Neither works over a network.
+//! beside it, which does not work over a network. On Linux two servers are kept apart by a lock on the
+//! file (flock(2)), of which SQLite's own know nothing.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::fmt::Arguments;
 use std::fs::{self, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -83,6 +83,14 @@ const SCHEMA: &str = "
     pragma user_version = 1;
 ";
 
+/// What can be asked of a database that has this schema.
+const TABLES: [&str; 4] = [
+    "select room, position, at, author, name, text from lines",
+    "select room, next from rooms",
+    "select room, session, taken, at from sessions",
+    "select id, starts, boot from store",
+];
+
 /// An open file.
 #[derive(Clone, Debug)]
 pub struct File {
@@ -109,36 +117,13 @@ pub fn open(
 ) -> Result<Store, String> {
     let shown = file.display().to_string();
     let cannot = |why: &str| format!("cannot use {shown} as a store: {why}");
-    let refused = |error: io::Error| cannot(&describe(&error));
-    let failed = |error: rusqlite::Error| cannot(&words(&error));
-    // Opened by ourselves first, since the system says better why that cannot be done.
-    let create = |path: &Path| {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        // What is said is for those who are let in. SQLite gives what it makes beside it the same mode.
-        options.mode(0o600).open(path)
-    };
-    drop(create(file).map_err(refused)?);
-    let path = fs::canonicalize(file).map_err(refused)?;
-    let lock = beside(&path, "-lock");
-    let lock = create(&lock).map_err(|error| {
-        let (lock, why) = (lock.display(), describe(&error));
-        cannot(&format!("the file {lock} cannot be made beside it: {why}"))
-    })?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            return Err(cannot("another server has it; give each its own"));
-        }
-        Err(TryLockError::Error(error)) => return Err(refused(error)),
-    }
-    let (db, id, starts) = begin(&path, terms, limits).map_err(|error| match error {
-        Unusable::Failed(error) => failed(error),
-        Unusable::Refused(why) => cannot(why),
-    })?;
+    let held = Held::open(file).map_err(|error| cannot(&error.words()))?;
+    let (db, id, starts) = begin(&held, terms, limits).map_err(|error| cannot(&error.words()))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let readable = Connection::open_with_flags(&path, flags).map_err(failed)?;
+    let failed = |error: rusqlite::Error| cannot(&words(&error));
+    let readable = Connection::open_with_flags(&held.path, flags).map_err(failed)?;
     readable.busy_timeout(limits.store_busy).map_err(failed)?;
+    let held = Arc::new(held);
 
     let (orders, ordered) = channel();
     let (questions, asked) = channel();
@@ -154,11 +139,11 @@ pub fn open(
         room: None,
         rest_until: Instant::now(),
         retry_at: Instant::now(),
+        held: held.clone(),
     };
     let told = tell.clone();
     thread::spawn(move || {
         let ended = writer.run(&ordered, told);
-        drop(lock);
         // An error means that nobody waits for it.
         ended.map(|ended| ended.send(()))
     });
@@ -166,6 +151,7 @@ pub fn open(
         db: readable,
         shown,
         limits: limits.clone(),
+        _held: held,
     };
     thread::spawn(move || reader.run(&asked, tell));
     Ok(Store {
@@ -177,10 +163,83 @@ pub fn open(
     })
 }
 
+/// The file, which this server alone may use. It is open for as long as SQLite has it: when any
+/// descriptor of a file is closed, the system lets go of the locks that SQLite has on it.
+struct Held {
+    file: fs::File,
+    path: PathBuf,
+}
+
+impl Held {
+    /// Opened by ourselves before SQLite does, since the system says better why that cannot be done.
+    fn open(file: &Path) -> Result<Self, Unusable> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        // What is said is for those who are let in. SQLite gives what it makes beside it the same mode.
+        let held = Self {
+            file: options.mode(0o600).open(file)?,
+            path: fs::canonicalize(file)?,
+        };
+        // Elsewhere this lock and those of SQLite may exclude each other.
+        if cfg!(target_os = "linux") {
+            match held.file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Unusable::Refused(
+                        "another server has it; give each its own",
+                    ));
+                }
+                Err(TryLockError::Error(error)) => return Err(error.into()),
+            }
+        }
+        let metadata = held.file.metadata()?;
+        if metadata.nlink() > 1 {
+            // What is in FILE-wal after a crash would not be found by the other name.
+            return Err(Unusable::Refused(
+                "it has two names (hard links), and may have one only; remove the other",
+            ));
+        }
+        if metadata.len() == 1 {
+            // SQLite takes this for nothing, and would write over it.
+            return Err(Unusable::Refused("it is not a database"));
+        }
+        Ok(held)
+    }
+
+    /// What is written into the file is found there after a restart.
+    fn check(&self) -> Result<(), Unusable> {
+        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let here = fs::metadata(&self.path).map(identity);
+        if here.is_ok_and(|here| self.file.metadata().map(identity).ok() == Some(here)) {
+            return Ok(());
+        }
+        Err(Unusable::Refused(
+            "it was removed or renamed: put it back, or start the server anew",
+        ))
+    }
+}
+
 /// Why a file cannot be used.
 enum Unusable {
+    System(io::Error),
     Failed(rusqlite::Error),
     Refused(&'static str),
+}
+
+impl Unusable {
+    fn words(&self) -> String {
+        match self {
+            Self::System(error) => describe(error),
+            Self::Failed(error) => words(error),
+            Self::Refused(why) => (*why).to_owned(),
+        }
+    }
+}
+
+impl From<io::Error> for Unusable {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
 }
 
 impl From<rusqlite::Error> for Unusable {
@@ -191,22 +250,27 @@ impl From<rusqlite::Error> for Unusable {
 
 /// The database, ready to be written to, its id, and how often it was opened.
 fn begin(
-    path: &Path,
+    held: &Held,
     terms: Terms,
     limits: &Limits,
 ) -> Result<(Connection, String, u64), Unusable> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut db = Connection::open_with_flags(path, flags)?;
+    let mut db = Connection::open_with_flags(&held.path, flags)?;
     db.busy_timeout(limits.store_busy)?;
     let number = |db: &Connection, sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0));
     let application = number(&db, "pragma application_id")?;
     let version = number(&db, "pragma user_version")?;
     let is_empty = number(&db, "select count(*) from sqlite_schema")? == 0;
     match (application, version) {
-        (APPLICATION, VERSION) => {}
-        (APPLICATION, _) => {
+        (APPLICATION, VERSION) if TABLES.iter().all(|table| db.prepare(table).is_ok()) => {}
+        (APPLICATION, version) if version > VERSION => {
             return Err(Unusable::Refused(
                 "it was written by a newer server; use that one, or another file",
+            ));
+        }
+        (APPLICATION, _) => {
+            return Err(Unusable::Refused(
+                "it is damaged; put a copy of it back, or name another file",
             ));
         }
         (0, 0) if is_empty => {}
@@ -246,13 +310,6 @@ fn begin(
     Ok((db, id, starts.cast_unsigned()))
 }
 
-/// A file beside another, as SQLite names them.
-fn beside(path: &Path, end: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(end);
-    name.into()
-}
-
 /// An error in words that say what it is about.
 fn words(error: &rusqlite::Error) -> String {
     let known = match error.sqlite_error_code() {
@@ -263,7 +320,8 @@ fn words(error: &rusqlite::Error) -> String {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             "another program is writing to it"
         }
-        Some(ErrorCode::DatabaseCorrupt) => "it is damaged",
+        // What is there is not what was written.
+        Some(ErrorCode::DatabaseCorrupt) | None => "it is damaged",
         Some(ErrorCode::SystemIoFailure) => "the system cannot read or write it",
         _ => return error.to_string(),
     };
@@ -285,6 +343,7 @@ struct Writer {
     rest_until: Instant,
     /// When to try again, in a time of trouble.
     retry_at: Instant,
+    held: Arc<Held>,
 }
 
 /// What is to be stored with the next commit.
@@ -388,7 +447,8 @@ impl Writer {
         // Who does not wait any more is not stored: else these could become ever more in a time of
         // trouble.
         waiting.sessions.retain(|begin| !begin.done.is_closed());
-        let (stored, shown) = (commit(&mut self.db, waiting, &self.file), &self.shown);
+        let commit = |()| Ok(commit(&mut self.db, waiting, &self.file)?);
+        let (stored, shown) = (self.held.check().and_then(commit), &self.shown);
         let troubled = *self.troubled.borrow();
         match stored {
             Ok(()) => {
@@ -408,7 +468,7 @@ impl Writer {
                 }
             }
             Err(error) if !troubled => {
-                let why = words(&error);
+                let why = error.words();
                 tell(format_args!(
                     "cannot store lines in {shown}: {why} (trying again; who speaks waits)"
                 ));
@@ -575,6 +635,7 @@ struct Reader {
     db: Connection,
     shown: String,
     limits: Limits,
+    _held: Arc<Held>,
 }
 
 impl Reader {
