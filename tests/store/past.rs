@@ -160,6 +160,54 @@ fn history_reaches_back_to_what_was_said_before_the_restart() {
     assert_eq!(late.text(), "* now");
 }
 
+/// Its own lines are neither shown nor counted, whether they are in memory or in the store alone.
+#[test]
+fn who_has_a_session_is_told_how_many_earlier_lines_it_gets() {
+    let folder = Folder::new();
+    let server = folder.serve();
+    let (mut ana, mut bob) = (
+        Client::enter(server.port, &in_session(ANA, "&name=ana")),
+        Raw::enter(server.port, "/?name=bob"),
+    );
+    for n in 0..4 {
+        ana.say("own");
+        bob.say(&n.to_string());
+        is_taken(&mut bob);
+    }
+    Client::enter(server.port, &format!("/own?session={ANA}")).say("own");
+    kill(server);
+    let server = folder.serve_with(&["--history", "6"]);
+    let expected = |told: &str, lines: std::ops::Range<usize>| {
+        let lines = lines.map(|n| format!("bob: {n}"));
+        let first = format!("* {told} earlier messages");
+        [first]
+            .into_iter()
+            .chain(lines)
+            .chain(["* now".to_owned()])
+            .collect::<Vec<_>>()
+    };
+    let hears = |ana: &mut Client, expected: &[String]| {
+        for expected in expected {
+            assert_eq!(ana.hear(), *expected);
+        }
+    };
+    let mut ana = Client::enter(server.port, &in_session(ANA, ""));
+    assert_eq!((ana.next, ana.taken), (2, 4));
+    hears(&mut ana, &expected("3", 1..4));
+    let mut bob = Raw::enter(server.port, "/?name=bob");
+    bob.say("4");
+    assert_eq!(ana.hear(), "bob: 4");
+    // The first of the last six are in the store alone.
+    ana.say("own");
+    let mut ana = Client::enter(server.port, &in_session(ANA, ""));
+    hears(&mut ana, &expected("3", 2..5));
+    // Where nothing is for it, it is told nothing.
+    let mut ana = Client::enter(server.port, &format!("/own?session={ANA}"));
+    let mut bob = Raw::enter(server.port, "/own?name=bob");
+    bob.say("new");
+    assert_eq!(ana.hear(), "bob: new");
+}
+
 #[test]
 fn old_lines_are_deleted_and_whoever_asks_for_them_is_told() {
     const OLD: usize = 10_000;

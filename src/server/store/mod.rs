@@ -100,6 +100,8 @@ enum Question {
         room: Arc<str>,
         who: Subscriber,
         range: Range<u64>,
+        /// Up to where those are to be counted that are for the subscriber.
+        count: Option<u64>,
         answer: oneshot::Sender<Piece>,
     },
 }
@@ -126,6 +128,8 @@ pub struct Piece {
     pub position: u64,
     /// How many lines up to there were left out, since they are the subscriber's own.
     pub own: u64,
+    /// How many there are for the subscriber, if that was asked.
+    pub counted: u64,
 }
 
 impl Store {
@@ -223,16 +227,23 @@ impl RoomStore {
         }
     }
 
-    /// Asks for the lines of a range that are for this subscriber, as many as are written at once.
-    /// The answer is an error if they cannot be read.
+    /// Asks for the lines of a range that are for this subscriber, as many as are written at once,
+    /// and how many there are from its start up to `count`. The answer is an error if they cannot be
+    /// read.
     #[must_use]
-    pub fn read(&self, who: Subscriber, range: Range<u64>) -> oneshot::Receiver<Piece> {
+    pub fn read(
+        &self,
+        who: Subscriber,
+        range: Range<u64>,
+        count: Option<u64>,
+    ) -> oneshot::Receiver<Piece> {
         let (answer, piece) = oneshot::channel();
         // When the thread is not there any more, the answer is dropped with the question.
         let _ = self.store.questions.send(Question::Lines {
             room: self.room.clone(),
             who,
             range,
+            count,
             answer,
         });
         piece

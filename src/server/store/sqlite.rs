@@ -670,6 +670,7 @@ impl Reader {
                 room,
                 who,
                 range,
+                count,
                 answer,
             } => {
                 let mut lines = self.db.prepare_cached(
@@ -681,6 +682,17 @@ impl Reader {
                 let mut rows = lines.query(params![&*room, start, end, most])?;
                 let (mut piece, mut told, mut line) = (Piece::default(), None, Vec::new());
                 piece.position = range.start;
+                if let Some(end) = count {
+                    let mut others = self.db.prepare_cached(
+                        "select count(*) from lines
+                         where room = ? and position >= ? and position < ? and author <> ?",
+                    )?;
+                    let (end, author) = (end.cast_signed(), who.author.cast_signed());
+                    let others = others.query_row(params![&*room, start, end, author], |row| {
+                        row.get::<_, i64>(0)
+                    })?;
+                    piece.counted = others.cast_unsigned();
+                }
                 let mut count = 0;
                 let is_full = loop {
                     let Some(row) = rows.next()? else {
