@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::server::batch::{Batch, BatchMut};
@@ -43,6 +44,9 @@ struct Session {
     author: Arc<Author>,
     /// Since when it has no connection.
     left: Option<Instant>,
+    /// When the store was last told that it is here, and the answer, which nobody needs: without it
+    /// the store would not mind.
+    touched: Option<(Instant, oneshot::Receiver<u64>)>,
 }
 
 /// Where a reader is in the log.
@@ -308,6 +312,7 @@ impl History {
         let session = Session {
             author: author.clone(),
             left: None,
+            touched: None,
         };
         self.sessions.insert(key.clone(), session);
         author
@@ -453,7 +458,7 @@ impl History {
     }
 
     /// Forgets the sessions that have been without a connection for too long; without any, what was
-    /// kept for them as well.
+    /// kept for them as well. The store is told now and then that the others are here.
     pub fn forget(&mut self, now: Instant) {
         let (before, longest) = (self.sessions.len(), self.limits.session);
         self.sessions.retain(|_, session| {
@@ -461,6 +466,13 @@ impl History {
             is_new || !session.author.is_settled()
         });
         self.forgotten(before - self.sessions.len());
+        let Some(store) = &self.store else { return };
+        for (key, session) in &mut self.sessions {
+            let last = session.touched.as_ref().map(|(then, _)| *then);
+            if last.is_none_or(|then| now - then >= self.limits.store_touch) {
+                session.touched = Some((now, store.touch(key, session.author.taken())));
+            }
+        }
     }
 
     /// Forgets everything.

@@ -164,6 +164,8 @@ pub struct Limits {
     pub store_rows: usize,
     /// How long deleting old lines rests after each such step.
     pub store_pause: Duration,
+    /// How often it is stored that a session is still here, so that it is not too old to be known.
+    pub store_touch: Duration,
     /// How soon the store tries again after an error, for instance of a full disk.
     pub store_retry: Duration,
     /// How long it waits for another program that has locked the database, before that is an error.
@@ -262,6 +264,7 @@ impl Limits {
         store_commit: 1024 * 1024,
         store_rows: 4096,
         store_pause: Duration::from_millis(20),
+        store_touch: Duration::from_hours(1),
         store_retry: Duration::from_secs(1),
         store_busy: Duration::from_secs(1),
         store_wal: 4 * 1024 * 1024,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chat_pair::server::access::Pass;
 use chat_pair::server::batch::Lines;
@@ -355,10 +355,13 @@ fn a_power_cut_that_may_have_taken_lines_begins_another_past() {
 
 /// A store as the server opens it; waits until the one before has given it back.
 fn open(folder: &Folder) -> Store {
+    open_with(folder, Terms::default(), &Limits::DEFAULT)
+}
+
+fn open_with(folder: &Folder, terms: Terms, limits: &Limits) -> Store {
     let until = Instant::now() + PATIENCE;
     loop {
-        let (terms, limits) = (Terms::default(), Limits::DEFAULT);
-        match Store::open(&folder.file(), terms, &limits, |line| panic!("{line}")) {
+        match Store::open(&folder.file(), terms, limits, |line| panic!("{line}")) {
             Ok(store) => return store,
             Err(why) => assert!(Instant::now() < until, "{why}"),
         }
@@ -420,6 +423,39 @@ fn what_was_stored_and_not_heard_before_a_crash_is_heard_after_it() {
         let heard = ana.subscription.next_frames().await.unwrap();
         assert!(text(&heard).ends_with("bob: hello"), "{}", text(&heard));
     });
+}
+
+/// A session says nothing for longer than lines are kept, and is here all the time: what is known of it
+/// is not too old.
+#[tokio::test]
+async fn what_is_known_of_a_session_that_is_here_is_kept() {
+    let folder = Folder::new();
+    let limits = Limits {
+        sweep: Duration::from_millis(10),
+        store_touch: Duration::from_millis(10),
+        ..Limits::DEFAULT
+    };
+    let terms = Terms {
+        days: Some(1),
+        ..Terms::default()
+    };
+    let store = open_with(&folder, terms, &limits);
+    let rooms = Rooms::stored(&limits, false, Some(store));
+    let ana = enter(&rooms, &format!("session={ANA}&sent=7")).await;
+    let db = Connection::open(folder.file()).unwrap();
+    db.busy_timeout(PATIENCE).unwrap();
+    db.execute("insert into sessions values ('rust', 'gone', 5, 0)", [])
+        .unwrap();
+    db.execute("update sessions set at = 0", []).unwrap();
+    let until = Instant::now() + PATIENCE;
+    let is_here = "select count(*) from sessions where taken = 7 and at > 0";
+    let is_gone = "select count(*) = 0 from sessions where taken = 5";
+    let holds = |sql| db.query_row(sql, [], |row| row.get::<_, bool>(0)).unwrap();
+    while !holds(is_here) || !holds(is_gone) {
+        assert!(Instant::now() < until, "it is not as it should be");
+        yield_now().await;
+    }
+    drop(ana);
 }
 
 /// The old connection has said a line that is not stored yet when the session comes back. It is told

@@ -14,7 +14,8 @@
 //!            name       what stood before it: a name, or an address
 //!            text       the line
 //! rooms      room, next                   the position of the next line
-//! sessions   room, session, taken, at     how many lines were taken from it, and when the last one
+//! sessions   room, session, taken, at     how many lines were taken from it, and when it was last
+//!                                         here, within some two hours
 //! store      id, starts, boot             one row: what tells this file from all others, how often
 //!                                         it was opened, and, while a power cut could take lines
 //!                                         that were heard, since which start of the system
@@ -54,7 +55,7 @@ use crate::server::batch::BatchMut;
 use crate::server::frame;
 use crate::server::history::now;
 use crate::server::limits::Limits;
-use crate::server::store::{Append, Begin, Known, Order, Piece, Question, Store, Terms};
+use crate::server::store::{Append, Known, Order, Piece, Question, Store, Terms, Touch};
 
 /// "chat", as a number.
 const APPLICATION: i64 = 0x6368_6174;
@@ -136,7 +137,7 @@ pub fn open(
         limits: limits.clone(),
         troubled,
         days: terms.days,
-        room: None,
+        room: String::new(),
         rest_until: Instant::now(),
         retry_at: Instant::now(),
         held: held.clone(),
@@ -338,8 +339,8 @@ struct Writer {
     /// Whether nothing can be stored now.
     troubled: watch::Sender<bool>,
     days: Option<u32>,
-    /// The room in which old lines were last looked for, and when that goes on.
-    room: Option<String>,
+    /// From which room on old lines are looked for next, and when.
+    room: String,
     rest_until: Instant,
     /// When to try again, in a time of trouble.
     retry_at: Instant,
@@ -350,7 +351,7 @@ struct Writer {
 #[derive(Default)]
 struct Waiting {
     batches: Vec<Append>,
-    sessions: Vec<Begin>,
+    sessions: Vec<Touch>,
     /// Bytes of the batches.
     bytes: usize,
 }
@@ -400,7 +401,7 @@ impl Writer {
                     waiting.bytes += append.batch.len();
                     waiting.batches.push(append);
                 }
-                Next::Order(Order::Begin(begin)) => waiting.sessions.push(begin),
+                Next::Order(Order::Touch(touch)) => waiting.sessions.push(touch),
                 Next::Order(Order::End(ended)) => {
                     self.store(&mut waiting, &tell);
                     break Some(ended);
@@ -446,7 +447,7 @@ impl Writer {
     fn store(&mut self, waiting: &mut Waiting, tell: impl Fn(Arguments<'_>)) {
         // Who does not wait any more is not stored: else these could become ever more in a time of
         // trouble.
-        waiting.sessions.retain(|begin| !begin.done.is_closed());
+        waiting.sessions.retain(|touch| !touch.done.is_closed());
         let commit = |()| Ok(commit(&mut self.db, waiting, &self.file)?);
         let (stored, shown) = (self.held.check().and_then(commit), &self.shown);
         let troubled = *self.troubled.borrow();
@@ -463,8 +464,8 @@ impl Writer {
                 for append in batches {
                     let _ = append.done.send(append.batch);
                 }
-                for begin in sessions {
-                    let _ = begin.done.send(());
+                for touch in sessions {
+                    let _ = touch.done.send(touch.taken);
                 }
             }
             Err(error) if !troubled => {
@@ -483,26 +484,21 @@ impl Writer {
     fn forget(&mut self, tell: impl Fn(Arguments<'_>)) {
         let Some(days) = self.days else { return };
         let oldest = now().saturating_sub(u64::from(days) * 24 * 60 * 60 * 1000);
-        let forgotten = forget(
-            &mut self.db,
-            self.room.as_deref(),
-            oldest.cast_signed(),
-            self.limits.store_rows,
-        );
+        let forgotten = forget(&mut self.db, &self.room, oldest.cast_signed(), &self.limits);
         let pause = match forgotten {
             Ok(Forgotten::Some) => self.limits.store_pause,
             Ok(Forgotten::AllOf(room)) => {
-                self.room = Some(room);
+                self.room = room + "\0"; // The least name behind this one.
                 self.limits.store_pause
             }
             Ok(Forgotten::All) => {
-                self.room = None;
+                self.room.clear();
                 self.limits.sweep
             }
             Err(error) => {
                 let (shown, why) = (&self.shown, words(&error));
                 tell(format_args!("cannot delete old lines from {shown}: {why}"));
-                self.room = None;
+                self.room.clear();
                 self.limits.sweep
             }
         };
@@ -523,7 +519,7 @@ fn taken_from(batch: &BatchMut, file: &File) -> impl Iterator<Item = ([u8; 32], 
 }
 
 /// Puts what waits into the database, all or nothing of it.
-fn commit(db: &mut Connection, waiting: &Waiting, file: &File) -> rusqlite::Result<()> {
+fn commit(db: &mut Connection, waiting: &mut Waiting, file: &File) -> rusqlite::Result<()> {
     let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     if waiting.is_empty() {
         // Something has to be written, so that it is known whether that can be done.
@@ -556,13 +552,17 @@ fn commit(db: &mut Connection, waiting: &Waiting, file: &File) -> rusqlite::Resu
             }
         }
     }
-    let mut begin = change.prepare_cached("insert or ignore into sessions values (?, ?, ?, ?)")?;
-    for session in &waiting.sessions {
-        let taken = session.taken.cast_signed();
-        let room = &*session.room;
-        begin.execute(params![room, session.session, taken, now().cast_signed()])?;
+    let mut touch = change.prepare_cached(
+        "insert into sessions values (?, ?, ?, ?)
+         on conflict do update set at = max(at, excluded.at) returning taken",
+    )?;
+    for session in &mut waiting.sessions {
+        let (room, taken) = (&*session.room, session.taken.cast_signed());
+        let row = params![room, session.session, taken, now().cast_signed()];
+        let taken = touch.query_row(row, |row| row.get::<_, i64>(0))?;
+        session.taken = taken.cast_unsigned();
     }
-    drop(begin);
+    drop(touch);
     change.commit()
 }
 
@@ -576,22 +576,22 @@ enum Forgotten {
     All,
 }
 
-/// Deletes some of the lines that were said before `oldest`, from the room behind `after`, or from
-/// the first.
+/// Deletes some of the lines that were said before `oldest`, in the first room from `from` on; and, behind them, what is known of sessions that were not here since then.
 fn forget(
     db: &mut Connection,
-    after: Option<&str>,
+    from: &str,
     oldest: i64,
-    most: usize,
+    limits: &Limits,
 ) -> rusqlite::Result<Forgotten> {
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let most = i64::try_from(limits.store_rows).unwrap_or(i64::MAX);
     let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let room: Option<String> = change
         .prepare_cached(
-            "select room from rooms where ?1 is null or room > ?1 order by room limit 1",
+            "select min(room) from (
+                 select min(room) as room from rooms where room >= ?1
+                 union all select min(room) from sessions where room >= ?1)",
         )?
-        .query_row([after], |row| row.get(0))
-        .optional()?;
+        .query_row([from], |row| row.get(0))?;
     let Some(room) = room else {
         return Ok(Forgotten::All);
     };
@@ -618,9 +618,11 @@ fn forget(
     }
     let is_done = found < most;
     if is_done {
+        // Those that are here were touched since, and others may have been for as long after that.
+        let unseen = i64::try_from(2 * limits.store_touch.as_millis()).unwrap_or(i64::MAX);
         change
             .prepare_cached("delete from sessions where room = ? and at < ?")?
-            .execute(params![room, oldest])?;
+            .execute(params![room, oldest.saturating_sub(unseen)])?;
     }
     change.commit()?;
     Ok(if is_done {
