@@ -168,6 +168,8 @@ pub struct Limits {
     pub store_touch: Duration,
     /// How soon the store tries again after an error, for instance of a full disk.
     pub store_retry: Duration,
+    /// How often it is said that lines cannot be read, which strangers may ask for again and again.
+    pub store_seldom: Duration,
     /// How long it waits for another program that has locked the database, before that is an error.
     pub store_busy: Duration,
     /// Bytes of `FILE-wal` that are kept when they are not needed any more.
@@ -266,6 +268,7 @@ impl Limits {
         store_pause: Duration::from_millis(20),
         store_touch: Duration::from_hours(1),
         store_retry: Duration::from_secs(1),
+        store_seldom: Duration::from_mins(1),
         store_busy: Duration::from_secs(1),
         store_wal: 4 * 1024 * 1024,
         store_notices: 8,

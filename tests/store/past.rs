@@ -458,6 +458,30 @@ async fn what_is_known_of_a_session_that_is_here_is_kept() {
     drop(ana);
 }
 
+/// It comes back while a line of the old connection is not stored yet, and leaves before that is known.
+#[tokio::test]
+async fn who_does_not_wait_to_be_let_in_leaves_the_old_connection_its_voice() {
+    let folder = Folder::new();
+    let rooms = Rooms::stored(&Limits::DEFAULT, false, Some(open(&folder)));
+    let query = format!("session={ANA}");
+    let old = enter(&rooms, &query).await;
+    let name = Identity::of("ana");
+    let mut lines = Lines::of(&name);
+    lines.push("hello");
+    for _ in 0..20 {
+        let mut first = Box::pin(old.speaker.say(&lines));
+        assert!(first.as_mut().now_or_never().is_none());
+        let mut entering = Box::pin(enter(&rooms, &query));
+        assert!(entering.as_mut().now_or_never().is_none());
+        let mut second = Box::pin(old.speaker.say(&lines));
+        assert!(second.as_mut().now_or_never().is_none());
+        drop(entering);
+        first.await.unwrap();
+        second.await.unwrap();
+    }
+    assert_eq!(folder.lines("rust").len(), 40);
+}
+
 /// The old connection has said a line that is not stored yet when the session comes back. It is told
 /// how many were taken when that is known, and not before.
 #[tokio::test]

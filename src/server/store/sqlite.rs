@@ -643,16 +643,16 @@ struct Reader {
 impl Reader {
     /// The thread. A question that cannot be answered is dropped, and so is its answer.
     fn run(self, questions: &Receiver<Question>, tell: impl Fn(Arguments<'_>)) {
-        let mut failed = false;
+        let mut told: Option<Instant> = None;
         for question in questions {
-            let answered = self.answer(question);
-            if let Err(error) = &answered
-                && !failed
+            let seldom = self.limits.store_seldom;
+            if let Err(error) = self.answer(question)
+                && told.is_none_or(|then| then.elapsed() >= seldom)
             {
-                let (shown, why) = (&self.shown, words(error));
+                let (shown, why) = (&self.shown, words(&error));
                 tell(format_args!("cannot read lines from {shown}: {why}"));
+                told = Some(Instant::now());
             }
-            failed = answered.is_err();
         }
     }
 
