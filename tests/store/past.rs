@@ -358,7 +358,7 @@ fn open(folder: &Folder) -> Store {
     open_with(folder, Terms::default(), &Limits::DEFAULT)
 }
 
-fn open_with(folder: &Folder, terms: Terms, limits: &Limits) -> Store {
+pub fn open_with(folder: &Folder, terms: Terms, limits: &Limits) -> Store {
     let until = Instant::now() + PATIENCE;
     loop {
         match Store::open(&folder.file(), terms, limits, |line| panic!("{line}")) {
@@ -368,7 +368,7 @@ fn open_with(folder: &Folder, terms: Terms, limits: &Limits) -> Store {
     }
 }
 
-async fn enter(rooms: &Arc<Rooms>, query: &str) -> Member {
+pub async fn enter(rooms: &Arc<Rooms>, query: &str) -> Member {
     let target = format!("/rust?{query}").parse().unwrap();
     let mut pass = Pass::default();
     let entering = rooms.enter_when_known(&target, "127.0.0.1:1", &mut pass);

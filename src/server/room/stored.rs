@@ -186,7 +186,7 @@ impl Speaker {
                 Ok(()) => break,
                 // A newer connection asks for the session, but may not get it.
                 Err(Closed) if self.author.is_hushed(self.id) => {
-                    self.author.unhushed(self.id).await
+                    self.author.unhushed(self.id).await;
                 }
                 Err(Closed) => return Err(Closed),
             }
