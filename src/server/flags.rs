@@ -84,7 +84,8 @@ pub struct Server {
     #[arg(long, env = "CHAT_STORE_SYNC", value_parser = switch, requires = "store")]
     pub store_sync: bool,
 
-    /// With --store, delete lines that are older than so many days
+    /// With --store, delete lines that are older than so many days, and what is known of sessions that
+    /// have not been here for as long
     #[arg(long, env = "CHAT_STORE_DAYS", value_name = "N", value_parser = days, requires = "store")]
     pub store_days: Option<u32>,
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::server::batch::{Batch, BatchMut};
@@ -43,6 +44,9 @@ struct Session {
     author: Arc<Author>,
     /// Since when it has no connection.
     left: Option<Instant>,
+    /// When the store was last told that it is here, and the answer, which nobody needs: without it
+    /// the store would not mind.
+    touched: Option<(Instant, oneshot::Receiver<u64>)>,
 }
 
 /// Where a reader is in the log.
@@ -68,6 +72,8 @@ struct Past {
     own: u64,
     /// What is to be said to it first.
     notice: Option<Bytes>,
+    /// Only the store knows how many lines there are for it, and it is told that first.
+    uncounted: bool,
     /// Where the lines end that were said before it came, if it is told so.
     now: Option<u64>,
     /// How many bytes and lines of what is new it may still pass over.
@@ -99,14 +105,30 @@ impl Bookmark {
     }
 
     /// The same, with a notice that comes first, and with `* now` behind the lines up to `now`.
-    fn with(mut self, notice: &str, now: Option<u64>) -> Self {
-        let notice = Some(frame::notice(notice));
+    fn with(mut self, notice: Bytes, now: Option<u64>) -> Self {
         self.past = Some(Box::new(Past {
-            notice,
+            notice: Some(notice),
             now,
             ..Past::default()
         }));
         self
+    }
+
+    /// The same with the lines up to `now`, of which the store knows how many are for it.
+    fn with_uncounted(mut self, now: u64) -> Self {
+        self.past = Some(Box::new(Past {
+            uncounted: true,
+            now: Some(now),
+            ..Past::default()
+        }));
+        self
+    }
+
+    /// Up to where the store has to count the lines that are for the reader.
+    #[must_use]
+    pub fn uncounted(&self) -> Option<u64> {
+        let past = self.past.as_ref().filter(|past| past.uncounted);
+        past.and_then(|past| past.now)
     }
 
     /// Whether something of the past is left to read, before what is new.
@@ -126,6 +148,14 @@ impl Bookmark {
             ..Piece::default()
         };
         let piece = piece.unwrap_or(lost);
+        if let Some(past) = &mut self.past
+            && std::mem::take(&mut past.uncounted)
+        {
+            match piece.counted {
+                0 => past.now = None,
+                lines => frames.push(earlier(lines)),
+            }
+        }
         if piece.gap {
             frames.push(frame::notice("some messages missed"));
             self.own = None;
@@ -171,6 +201,11 @@ impl Bookmark {
         self.position = position;
         self.own = self.own.map(|before| before + own);
     }
+}
+
+/// What stands before the lines that were said before somebody came.
+fn earlier(lines: u64) -> Bytes {
+    frame::notice(&format!("{lines} earlier messages"))
 }
 
 impl History {
@@ -245,8 +280,10 @@ impl History {
         let bookmark = match after {
             None => self.earlier(author, start),
             Some(Some(position)) => Bookmark::at(position, author.said_before(position), author),
-            Some(None) => Bookmark::at(end, Some(author.said()), author)
-                .with("what was said before is not known here", None),
+            Some(None) => Bookmark::at(end, Some(author.said()), author).with(
+                frame::notice("what was said before is not known here"),
+                None,
+            ),
         };
         let first = format!("@{} {} {taken}", self.epoch, bookmark.position);
         Ok((bookmark, Some(frame::text_of(&[&first]))))
@@ -276,6 +313,7 @@ impl History {
         let session = Session {
             author: author.clone(),
             left: None,
+            touched: None,
         };
         self.sessions.insert(key.clone(), session);
         author
@@ -287,15 +325,15 @@ impl History {
         let end = self.window.end();
         let first = end.saturating_sub(self.limits.history);
         let first = first.max(start.min(end));
-        // Of those that only the store has, it is not known how many are its own.
-        let is_known = first >= self.window.start() || author.key.is_none();
+        if author.key.is_some() && first < self.window.start() {
+            return Bookmark::at(first, None, author).with_uncounted(end);
+        }
         let own = self.window.lines_of(author.id, first, end);
         match end - first - own {
             0 => Bookmark::at(end, Some(author.said()), author),
             lines => {
-                let before = is_known.then(|| author.said() - own);
-                Bookmark::at(first, before, author)
-                    .with(&format!("{lines} earlier messages"), Some(end))
+                let before = author.said() - own;
+                Bookmark::at(first, Some(before), author).with(earlier(lines), Some(end))
             }
         }
     }
@@ -423,7 +461,7 @@ impl History {
     }
 
     /// Forgets the sessions that have been without a connection for too long; without any, what was
-    /// kept for them as well.
+    /// kept for them as well. The store is told now and then that the others are here.
     pub fn forget(&mut self, now: Instant) {
         let (before, longest) = (self.sessions.len(), self.limits.session);
         self.sessions.retain(|_, session| {
@@ -431,6 +469,13 @@ impl History {
             is_new || !session.author.is_settled()
         });
         self.forgotten(before - self.sessions.len());
+        let Some(store) = &self.store else { return };
+        for (key, session) in &mut self.sessions {
+            let last = session.touched.as_ref().map(|(then, _)| *then);
+            if last.is_none_or(|then| now - then >= self.limits.store_touch) {
+                session.touched = Some((now, store.touch(key, session.author.taken())));
+            }
+        }
     }
 
     /// Forgets everything.

@@ -156,7 +156,7 @@ pub struct Limits {
     /// up to 2 MB of its pages (SQLite's default), and the index of what was written last. What waits
     /// to be stored has space in its room, and is counted there.
     pub store: usize,
-    /// Descriptors of a store: the lock, and three for each of two connections to the database.
+    /// Descriptors of a store: the file itself, and three for each of two connections to the database.
     pub store_files: usize,
     /// Bytes of frames after which a commit does not wait for more.
     pub store_commit: usize,
@@ -164,8 +164,12 @@ pub struct Limits {
     pub store_rows: usize,
     /// How long deleting old lines rests after each such step.
     pub store_pause: Duration,
+    /// How often it is stored that a session is still here, so that it is not too old to be known.
+    pub store_touch: Duration,
     /// How soon the store tries again after an error, for instance of a full disk.
     pub store_retry: Duration,
+    /// How often it is said that lines cannot be read, which strangers may ask for again and again.
+    pub store_seldom: Duration,
     /// How long it waits for another program that has locked the database, before that is an error.
     pub store_busy: Duration,
     /// Bytes of `FILE-wal` that are kept when they are not needed any more.
@@ -262,7 +266,9 @@ impl Limits {
         store_commit: 1024 * 1024,
         store_rows: 4096,
         store_pause: Duration::from_millis(20),
+        store_touch: Duration::from_hours(1),
         store_retry: Duration::from_secs(1),
+        store_seldom: Duration::from_mins(1),
         store_busy: Duration::from_secs(1),
         store_wal: 4 * 1024 * 1024,
         store_notices: 8,

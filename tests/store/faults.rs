@@ -42,8 +42,30 @@ fn a_file_that_another_server_has_is_refused() {
         .args(["--listen", "127.0.0.1:0", "--store"])
         .arg(&link);
     refused(&mut command, link.to_str().unwrap(), why);
+    fs::remove_file(&link).unwrap();
+    fs::hard_link(folder.file(), &link).unwrap();
+    refused(&mut command, link.to_str().unwrap(), why);
+    // Everybody else can read, and write.
+    let mut bob = Raw::enter(server.port, "/?name=bob");
+    bob.say("one");
+    is_taken(&mut bob);
+    assert_eq!(folder.lines("").len(), 1);
+    let db = Connection::open(folder.file()).unwrap();
+    db.execute("update lines set text = 'two'", []).unwrap();
+    bob.say("three");
+    is_taken(&mut bob);
+    drop(db);
+    refused(&mut command, link.to_str().unwrap(), why);
     server.stop_in_silence();
+    // What is not in the file itself yet after a crash belongs to one of its names only.
+    is_refused(
+        &folder,
+        "it has two names (hard links), and may have one only; remove the other",
+    );
+    fs::remove_file(&link).unwrap();
     folder.serve().stop_in_silence();
+    let texts: Vec<_> = folder.lines("").into_iter().map(|line| line.1).collect();
+    assert_eq!(texts, ["two", "three"]);
 }
 
 #[test]
@@ -55,6 +77,8 @@ fn what_is_no_store_is_refused() {
     )
     .unwrap();
     is_refused(&folder, "it is not a database");
+    // Nothing is left beside it.
+    assert_eq!(fs::read_dir(&folder.path).unwrap().count(), 1);
     fs::remove_file(folder.file()).unwrap();
     let db = Connection::open(folder.file()).unwrap();
     db.execute_batch("create table cats (name text)").unwrap();
@@ -83,16 +107,44 @@ fn what_is_no_store_is_refused() {
 }
 
 #[test]
-fn a_newer_schema_is_refused() {
+fn a_file_of_one_byte_is_not_written_over() {
+    let folder = Folder::new();
+    fs::write(folder.file(), "1").unwrap();
+    is_refused(&folder, "it is not a database");
+    assert_eq!(fs::read(folder.file()).unwrap(), b"1");
+    // One of none is a new store.
+    fs::write(folder.file(), "").unwrap();
+    folder.serve().stop_in_silence();
+}
+
+#[test]
+fn a_schema_that_is_not_known_is_refused() {
+    let newer = "it was written by a newer server; use that one, or another file";
+    let damaged = "it is damaged; put a copy of it back, or name another file";
+    for (change, why) in [
+        ("pragma user_version = 2", newer),
+        ("pragma user_version = 0", damaged),
+        ("pragma user_version = -1", damaged),
+        ("drop table sessions", damaged),
+        ("alter table lines drop column name", damaged),
+        (
+            "drop table lines; drop table rooms; drop table sessions; drop table store",
+            damaged,
+        ),
+    ] {
+        let folder = Folder::new();
+        folder.serve().stop_in_silence();
+        let db = Connection::open(folder.file()).unwrap();
+        db.execute_batch(change).unwrap();
+        drop(db);
+        is_refused(&folder, why);
+    }
     let folder = Folder::new();
     folder.serve().stop_in_silence();
     let db = Connection::open(folder.file()).unwrap();
-    db.pragma_update(None, "user_version", 2).unwrap();
+    db.execute("delete from store", []).unwrap();
     drop(db);
-    is_refused(
-        &folder,
-        "it was written by a newer server; use that one, or another file",
-    );
+    is_refused(&folder, "it is damaged");
 }
 
 #[test]
@@ -107,6 +159,68 @@ fn a_file_that_cannot_be_written_is_refused() {
     }
     let file = folder.file();
     refused(&mut command, file.to_str().unwrap(), "permission denied");
+}
+
+/// Damages each page of the file that has one of these texts in it: its head, so that nothing is found
+/// there any more.
+fn damage(folder: &Folder, texts: &[&str]) {
+    const PAGE: usize = 4096;
+    // Nothing is left in the log beside it, nor of what was moved from page to page.
+    let db = Connection::open(folder.file()).unwrap();
+    db.execute_batch("vacuum").unwrap();
+    let log = "pragma wal_checkpoint(truncate)";
+    let busy: i64 = db.query_row(log, [], |row| row.get(0)).unwrap();
+    assert_eq!(busy, 0);
+    drop(db);
+    let mut bytes = fs::read(folder.file()).unwrap();
+    for text in texts {
+        let found = bytes
+            .windows(text.len())
+            .position(|bytes| bytes == text.as_bytes());
+        let page = found.expect("it is stored") / PAGE * PAGE;
+        bytes[page..page + 8].fill(0xff);
+    }
+    fs::write(folder.file(), bytes).unwrap();
+}
+
+#[test]
+fn who_reads_what_is_damaged_misses_it_and_the_operator_is_told_once() {
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let mut eve = Raw::enter(server.port, "/?name=eve");
+    let ana = Client::enter(server.port, &format!("/rust?session={ANA}"));
+    let back = format!("/rust?session={ANA}{}", ana.after());
+    let mut bob = Raw::enter(server.port, "/rust?name=bob");
+    // Far more than a page in each room.
+    for n in 0..100 {
+        eve.say(&format!("eve {n}: {}", "x".repeat(300)));
+        bob.say(&format!("bob {n}: {}", "x".repeat(300)));
+    }
+    is_taken(&mut eve);
+    is_taken(&mut bob);
+    server.stop();
+    damage(&folder, &["eve 0: ", "bob 50: "]);
+    let mut server = folder.serve();
+    let mut bob = Raw::enter(server.port, "/rust?name=bob");
+    for _ in 0..3 {
+        let mut ana = Client::enter(server.port, &back);
+        assert_eq!(ana.hear(), "* some messages missed");
+        // The server goes on.
+        bob.say("new");
+        is_taken(&mut bob);
+        assert_eq!(ana.hear(), "bob: new");
+        // Of this room it cannot be known where it begins.
+        assert_eq!(Raw::asking_for(server.port, "/").refusal().0, 503);
+    }
+    server.stop();
+    let said = server.program.err_rest();
+    let file = folder.file();
+    let told = format!("cannot read lines from {}: it is damaged", file.display());
+    assert_eq!(
+        said.iter().filter(|line| line.ends_with(&told)).count(),
+        1,
+        "{said:?}"
+    );
 }
 
 /// Lets no file of a process grow beyond so many bytes, as if the disk were full.
@@ -131,6 +245,7 @@ fn serve_limited(folder: &Folder) -> Server {
 }
 
 const WAITING: &str = "* the chat cannot be stored for now: lines are kept, and sent later";
+const GOES_ON: &str = "* the chat goes on";
 
 #[test]
 fn when_the_disk_is_full_those_who_speak_wait_and_it_goes_on() {
@@ -165,7 +280,7 @@ fn when_the_disk_is_full_those_who_speak_wait_and_it_goes_on() {
         allow(&server, None);
         assert_eq!(bob.text(), "ana: during");
         assert_eq!(eve.text(), "ana: during");
-        assert_eq!(bob.text(), "* the chat goes on");
+        assert_eq!(bob.text(), GOES_ON);
         // Its own notice may come on either side of its pong.
         let mut first = ana.raw.frame().unwrap();
         if first.0 & 0xf == PONG {
@@ -173,12 +288,66 @@ fn when_the_disk_is_full_those_who_speak_wait_and_it_goes_on() {
         } else {
             assert_eq!(ana.raw.frame().unwrap().0 & 0xf, PONG);
         }
-        assert_eq!(first.1, b"* the chat goes on");
+        assert_eq!(first.1, GOES_ON.as_bytes());
         assert_eq!(folder.lines("").len(), stored + 1);
         let said = server.program.err_line();
         assert!(said.ends_with("chat.db: lines are stored again"), "{said}");
     }
     server.stop_in_silence();
+}
+
+/// Whether its last lines were taken cannot be known then, so it is told to come later, and at once.
+#[test]
+fn who_comes_back_while_its_lines_cannot_be_stored_is_refused_and_its_old_connection_goes_on() {
+    let folder = Folder::new();
+    let mut server = serve_limited(&folder);
+    let target = format!("/?session={ANA}&name=ana");
+    let mut ana = Client::enter(server.port, &target);
+    let mut bob = Raw::enter(server.port, "/?name=bob");
+    ana.say("before");
+    assert_eq!(bob.text(), "ana: before");
+    allow(&server, Some(0));
+    ana.raw.say("during");
+    assert_eq!((bob.text(), ana.hear()), (WAITING.into(), WAITING.into()));
+    server.program.err_line();
+    let (status, why) = Raw::asking_for(server.port, &target).refusal();
+    let expected = "what was said in this room cannot be read or stored now: try again later";
+    assert_eq!((status, &*why), (503, expected));
+    // Its old connection is listened to as before.
+    ana.raw.say("more");
+    allow(&server, None);
+    assert_eq!(bob.text(), "ana: during");
+    // Either may be first.
+    let mut said = [bob.text(), bob.text()];
+    said.sort();
+    assert_eq!(said, [GOES_ON, "ana: more"]);
+    is_taken(&mut ana.raw);
+    let ana = Client::enter(server.port, &target);
+    assert_eq!(ana.taken, 3);
+    server.stop();
+}
+
+/// What is stored in a file that has no name any more is gone with the server.
+#[test]
+fn when_the_file_was_renamed_nothing_is_confirmed_until_it_is_back() {
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let mut bob = Raw::enter(server.port, "/?name=bob");
+    let away = folder.path.join("away.db");
+    fs::rename(folder.file(), &away).unwrap();
+    // Another one in its place is not the same.
+    fs::write(folder.file(), "").unwrap();
+    bob.say("during");
+    assert_eq!(bob.text(), WAITING);
+    let why = "it was removed or renamed: put it back, or start the server anew";
+    let file = folder.file();
+    let said = format!("server: cannot store lines in {}: {why}", file.display());
+    let said = format!("{said} (trying again; who speaks waits)");
+    assert_eq!(server.program.err_line(), said);
+    fs::rename(&away, folder.file()).unwrap();
+    is_taken(&mut bob);
+    assert_eq!(folder.lines(""), [("bob".to_owned(), "during".to_owned())]);
+    server.stop();
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! - [`killed`]: the server is killed, and links are cut, at random moments
 //! - [`past`]: what is known after a restart, and what is read from the store
 //! - [`faults`]: files that cannot be used, and disks that become full
+//! - [`interleavings`]: a room with a store against a model of it
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -10,6 +11,7 @@
 mod support;
 
 mod faults;
+mod interleavings;
 mod killed;
 mod past;
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chat_pair::server::access::Pass;
 use chat_pair::server::batch::Lines;
@@ -160,6 +160,54 @@ fn history_reaches_back_to_what_was_said_before_the_restart() {
     assert_eq!(late.text(), "* now");
 }
 
+/// Its own lines are neither shown nor counted, whether they are in memory or in the store alone.
+#[test]
+fn who_has_a_session_is_told_how_many_earlier_lines_it_gets() {
+    let folder = Folder::new();
+    let server = folder.serve();
+    let (mut ana, mut bob) = (
+        Client::enter(server.port, &in_session(ANA, "&name=ana")),
+        Raw::enter(server.port, "/?name=bob"),
+    );
+    for n in 0..4 {
+        ana.say("own");
+        bob.say(&n.to_string());
+        is_taken(&mut bob);
+    }
+    Client::enter(server.port, &format!("/own?session={ANA}")).say("own");
+    kill(server);
+    let server = folder.serve_with(&["--history", "6"]);
+    let expected = |told: &str, lines: std::ops::Range<usize>| {
+        let lines = lines.map(|n| format!("bob: {n}"));
+        let first = format!("* {told} earlier messages");
+        [first]
+            .into_iter()
+            .chain(lines)
+            .chain(["* now".to_owned()])
+            .collect::<Vec<_>>()
+    };
+    let hears = |ana: &mut Client, expected: &[String]| {
+        for expected in expected {
+            assert_eq!(ana.hear(), *expected);
+        }
+    };
+    let mut ana = Client::enter(server.port, &in_session(ANA, ""));
+    assert_eq!((ana.next, ana.taken), (2, 4));
+    hears(&mut ana, &expected("3", 1..4));
+    let mut bob = Raw::enter(server.port, "/?name=bob");
+    bob.say("4");
+    assert_eq!(ana.hear(), "bob: 4");
+    // The first of the last six are in the store alone.
+    ana.say("own");
+    let mut ana = Client::enter(server.port, &in_session(ANA, ""));
+    hears(&mut ana, &expected("3", 2..5));
+    // Where nothing is for it, it is told nothing.
+    let mut ana = Client::enter(server.port, &format!("/own?session={ANA}"));
+    let mut bob = Raw::enter(server.port, "/own?name=bob");
+    bob.say("new");
+    assert_eq!(ana.hear(), "bob: new");
+}
+
 #[test]
 fn old_lines_are_deleted_and_whoever_asks_for_them_is_told() {
     const OLD: usize = 10_000;
@@ -307,17 +355,20 @@ fn a_power_cut_that_may_have_taken_lines_begins_another_past() {
 
 /// A store as the server opens it; waits until the one before has given it back.
 fn open(folder: &Folder) -> Store {
+    open_with(folder, Terms::default(), &Limits::DEFAULT)
+}
+
+pub fn open_with(folder: &Folder, terms: Terms, limits: &Limits) -> Store {
     let until = Instant::now() + PATIENCE;
     loop {
-        let (terms, limits) = (Terms::default(), Limits::DEFAULT);
-        match Store::open(&folder.file(), terms, &limits, |line| panic!("{line}")) {
+        match Store::open(&folder.file(), terms, limits, |line| panic!("{line}")) {
             Ok(store) => return store,
             Err(why) => assert!(Instant::now() < until, "{why}"),
         }
     }
 }
 
-async fn enter(rooms: &Arc<Rooms>, query: &str) -> Member {
+pub async fn enter(rooms: &Arc<Rooms>, query: &str) -> Member {
     let target = format!("/rust?{query}").parse().unwrap();
     let mut pass = Pass::default();
     let entering = rooms.enter_when_known(&target, "127.0.0.1:1", &mut pass);
@@ -372,6 +423,63 @@ fn what_was_stored_and_not_heard_before_a_crash_is_heard_after_it() {
         let heard = ana.subscription.next_frames().await.unwrap();
         assert!(text(&heard).ends_with("bob: hello"), "{}", text(&heard));
     });
+}
+
+/// A session says nothing for longer than lines are kept, and is here all the time: what is known of it
+/// is not too old.
+#[tokio::test]
+async fn what_is_known_of_a_session_that_is_here_is_kept() {
+    let folder = Folder::new();
+    let limits = Limits {
+        sweep: Duration::from_millis(10),
+        store_touch: Duration::from_millis(10),
+        ..Limits::DEFAULT
+    };
+    let terms = Terms {
+        days: Some(1),
+        ..Terms::default()
+    };
+    let store = open_with(&folder, terms, &limits);
+    let rooms = Rooms::stored(&limits, false, Some(store));
+    let ana = enter(&rooms, &format!("session={ANA}&sent=7")).await;
+    let db = Connection::open(folder.file()).unwrap();
+    db.busy_timeout(PATIENCE).unwrap();
+    db.execute("insert into sessions values ('rust', 'gone', 5, 0)", [])
+        .unwrap();
+    db.execute("update sessions set at = 0", []).unwrap();
+    let until = Instant::now() + PATIENCE;
+    let is_here = "select count(*) from sessions where taken = 7 and at > 0";
+    let is_gone = "select count(*) = 0 from sessions where taken = 5";
+    let holds = |sql| db.query_row(sql, [], |row| row.get::<_, bool>(0)).unwrap();
+    while !holds(is_here) || !holds(is_gone) {
+        assert!(Instant::now() < until, "it is not as it should be");
+        yield_now().await;
+    }
+    drop(ana);
+}
+
+/// It comes back while a line of the old connection is not stored yet, and leaves before that is known.
+#[tokio::test]
+async fn who_does_not_wait_to_be_let_in_leaves_the_old_connection_its_voice() {
+    let folder = Folder::new();
+    let rooms = Rooms::stored(&Limits::DEFAULT, false, Some(open(&folder)));
+    let query = format!("session={ANA}");
+    let old = enter(&rooms, &query).await;
+    let name = Identity::of("ana");
+    let mut lines = Lines::of(&name);
+    lines.push("hello");
+    for _ in 0..20 {
+        let mut first = Box::pin(old.speaker.say(&lines));
+        assert!(first.as_mut().now_or_never().is_none());
+        let mut entering = Box::pin(enter(&rooms, &query));
+        assert!(entering.as_mut().now_or_never().is_none());
+        let mut second = Box::pin(old.speaker.say(&lines));
+        assert!(second.as_mut().now_or_never().is_none());
+        drop(entering);
+        first.await.unwrap();
+        second.await.unwrap();
+    }
+    assert_eq!(folder.lines("rust").len(), 40);
 }
 
 /// The old connection has said a line that is not stored yet when the session comes back. It is told

@@ -42,7 +42,9 @@ impl Subscription {
             drop(state);
             self.older = Some(Box::new(Older {
                 end: range.end,
-                piece: stored.store.read(self.bookmark.who, range),
+                piece: stored
+                    .store
+                    .read(self.bookmark.who, range, self.bookmark.uncounted()),
             }));
         }
     }

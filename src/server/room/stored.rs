@@ -126,8 +126,7 @@ impl Room {
         let forgotten = self.state().history.forgotten_so_far();
         let mut known = store.known(key).await?;
         if let (Some(asked), None) = (asked, known.taken) {
-            store.begin(&asked.key, asked.sent).await;
-            known = store.known(key).await?;
+            known.taken = store.begin(&asked.key, asked.sent).await;
         }
         Some(Asking {
             known,

@@ -61,8 +61,8 @@ pub struct Store {
 enum Order {
     /// To store a batch, and to give it back then.
     Append(Append),
-    /// To store a session of which nothing is stored yet, and to say so.
-    Begin(Begin),
+    /// To store that a session is here, and to say how many lines were taken from it.
+    Touch(Touch),
     /// To end, and to say so.
     End(mpsc::Sender<()>),
 }
@@ -78,14 +78,14 @@ struct Append {
     done: oneshot::Sender<BatchMut>,
 }
 
-/// A session that begins in a room.
+/// A session that is in a room now.
 #[derive(Debug)]
-struct Begin {
+struct Touch {
     room: Arc<str>,
     session: [u8; 32],
-    /// How many lines were taken from it by its own count.
+    /// How many lines were taken from it, if nothing is stored of that yet; afterwards, what is.
     taken: u64,
-    done: oneshot::Sender<()>,
+    done: oneshot::Sender<u64>,
 }
 
 /// What the thread that reads is asked.
@@ -100,6 +100,8 @@ enum Question {
         room: Arc<str>,
         who: Subscriber,
         range: Range<u64>,
+        /// Up to where those are to be counted that are for the subscriber.
+        count: Option<u64>,
         answer: oneshot::Sender<Piece>,
     },
 }
@@ -126,6 +128,8 @@ pub struct Piece {
     pub position: u64,
     /// How many lines up to there were left out, since they are the subscriber's own.
     pub own: u64,
+    /// How many there are for the subscriber, if that was asked.
+    pub counted: u64,
 }
 
 impl Store {
@@ -203,36 +207,50 @@ impl RoomStore {
         known.await.ok()
     }
 
-    /// Stores how many lines a session says that were taken from it, unless it is known already. So a
-    /// crash before the first commit of its lines leaves it in no doubt. While nothing can be stored
-    /// this does not wait: whoever comes then can hear at least.
-    pub async fn begin(&self, key: &Key, taken: u64) {
+    /// Stores that a session is here now, and how many lines were taken from it, unless that is known
+    /// already. The answer is how many that are. When nobody waits for it any more, it need not be
+    /// stored.
+    #[must_use]
+    pub fn touch(&self, key: &Key, taken: u64) -> oneshot::Receiver<u64> {
         let (done, stored) = oneshot::channel();
-        let begin = Begin {
+        // When the thread is not there any more, the answer is dropped with the order.
+        let _ = self.store.orders.send(Order::Touch(Touch {
             room: self.room.clone(),
             session: self.digest(key),
             taken,
             done,
-        };
-        if self.store.orders.send(Order::Begin(begin)).is_ok() {
-            tokio::select! {
-                biased;
-                _ = stored => {}
-                () = self.trouble() => {}
-            }
+        }));
+        stored
+    }
+
+    /// Stores how many lines a session says that were taken from it, unless it is known already, and
+    /// returns how many that are. So a crash before the first commit of its lines leaves it in no
+    /// doubt. While nothing can be stored this does not wait: whoever comes then can hear at least.
+    pub async fn begin(&self, key: &Key, taken: u64) -> Option<u64> {
+        tokio::select! {
+            biased;
+            stored = self.touch(key, taken) => stored.ok(),
+            () = self.trouble() => None,
         }
     }
 
-    /// Asks for the lines of a range that are for this subscriber, as many as are written at once.
-    /// The answer is an error if they cannot be read.
+    /// Asks for the lines of a range that are for this subscriber, as many as are written at once,
+    /// and how many there are from its start up to `count`. The answer is an error if they cannot be
+    /// read.
     #[must_use]
-    pub fn read(&self, who: Subscriber, range: Range<u64>) -> oneshot::Receiver<Piece> {
+    pub fn read(
+        &self,
+        who: Subscriber,
+        range: Range<u64>,
+        count: Option<u64>,
+    ) -> oneshot::Receiver<Piece> {
         let (answer, piece) = oneshot::channel();
         // When the thread is not there any more, the answer is dropped with the question.
         let _ = self.store.questions.send(Question::Lines {
             room: self.room.clone(),
             who,
             range,
+            count,
             answer,
         });
         piece

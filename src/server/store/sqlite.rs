@@ -14,7 +14,8 @@
 //!            name       what stood before it: a name, or an address
 //!            text       the line
 //! rooms      room, next                   the position of the next line
-//! sessions   room, session, taken, at     how many lines were taken from it, and when the last one
+//! sessions   room, session, taken, at     how many lines were taken from it, and when it was last
+//!                                         here, within some two hours
 //! store      id, starts, boot             one row: what tells this file from all others, how often
 //!                                         it was opened, and, while a power cut could take lines
 //!                                         that were heard, since which start of the system
@@ -28,14 +29,14 @@
 //! and nobody believes to have heard what was said instead of those lines.
 //!
 //! It is in WAL mode, so others may read while the server writes; they see `FILE-wal` and `FILE-shm`
-//! beside it. Who uses the file is known by a lock on `FILE-lock`. Neither works over a network.
+//! beside it, which does not work over a network. On Linux two servers are kept apart by a lock on the
+//! file (flock(2)), of which SQLite's own know nothing.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::fmt::Arguments;
 use std::fs::{self, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -54,7 +55,7 @@ use crate::server::batch::BatchMut;
 use crate::server::frame;
 use crate::server::history::now;
 use crate::server::limits::Limits;
-use crate::server::store::{Append, Begin, Known, Order, Piece, Question, Store, Terms};
+use crate::server::store::{Append, Known, Order, Piece, Question, Store, Terms, Touch};
 
 /// "chat", as a number.
 const APPLICATION: i64 = 0x6368_6174;
@@ -83,6 +84,14 @@ const SCHEMA: &str = "
     pragma user_version = 1;
 ";
 
+/// What can be asked of a database that has this schema.
+const TABLES: [&str; 4] = [
+    "select room, position, at, author, name, text from lines",
+    "select room, next from rooms",
+    "select room, session, taken, at from sessions",
+    "select id, starts, boot from store",
+];
+
 /// An open file.
 #[derive(Clone, Debug)]
 pub struct File {
@@ -109,36 +118,13 @@ pub fn open(
 ) -> Result<Store, String> {
     let shown = file.display().to_string();
     let cannot = |why: &str| format!("cannot use {shown} as a store: {why}");
-    let refused = |error: io::Error| cannot(&describe(&error));
-    let failed = |error: rusqlite::Error| cannot(&words(&error));
-    // Opened by ourselves first, since the system says better why that cannot be done.
-    let create = |path: &Path| {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        // What is said is for those who are let in. SQLite gives what it makes beside it the same mode.
-        options.mode(0o600).open(path)
-    };
-    drop(create(file).map_err(refused)?);
-    let path = fs::canonicalize(file).map_err(refused)?;
-    let lock = beside(&path, "-lock");
-    let lock = create(&lock).map_err(|error| {
-        let (lock, why) = (lock.display(), describe(&error));
-        cannot(&format!("the file {lock} cannot be made beside it: {why}"))
-    })?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            return Err(cannot("another server has it; give each its own"));
-        }
-        Err(TryLockError::Error(error)) => return Err(refused(error)),
-    }
-    let (db, id, starts) = begin(&path, terms, limits).map_err(|error| match error {
-        Unusable::Failed(error) => failed(error),
-        Unusable::Refused(why) => cannot(why),
-    })?;
+    let held = Held::open(file).map_err(|error| cannot(&error.words()))?;
+    let (db, id, starts) = begin(&held, terms, limits).map_err(|error| cannot(&error.words()))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let readable = Connection::open_with_flags(&path, flags).map_err(failed)?;
+    let failed = |error: rusqlite::Error| cannot(&words(&error));
+    let readable = Connection::open_with_flags(&held.path, flags).map_err(failed)?;
     readable.busy_timeout(limits.store_busy).map_err(failed)?;
+    let held = Arc::new(held);
 
     let (orders, ordered) = channel();
     let (questions, asked) = channel();
@@ -151,14 +137,14 @@ pub fn open(
         limits: limits.clone(),
         troubled,
         days: terms.days,
-        room: None,
+        room: String::new(),
         rest_until: Instant::now(),
         retry_at: Instant::now(),
+        held: held.clone(),
     };
     let told = tell.clone();
     thread::spawn(move || {
         let ended = writer.run(&ordered, told);
-        drop(lock);
         // An error means that nobody waits for it.
         ended.map(|ended| ended.send(()))
     });
@@ -166,6 +152,7 @@ pub fn open(
         db: readable,
         shown,
         limits: limits.clone(),
+        _held: held,
     };
     thread::spawn(move || reader.run(&asked, tell));
     Ok(Store {
@@ -177,10 +164,83 @@ pub fn open(
     })
 }
 
+/// The file, which this server alone may use. It is open for as long as SQLite has it: when any
+/// descriptor of a file is closed, the system lets go of the locks that SQLite has on it.
+struct Held {
+    file: fs::File,
+    path: PathBuf,
+}
+
+impl Held {
+    /// Opened by ourselves before SQLite does, since the system says better why that cannot be done.
+    fn open(file: &Path) -> Result<Self, Unusable> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        // What is said is for those who are let in. SQLite gives what it makes beside it the same mode.
+        let held = Self {
+            file: options.mode(0o600).open(file)?,
+            path: fs::canonicalize(file)?,
+        };
+        // Elsewhere this lock and those of SQLite may exclude each other.
+        if cfg!(target_os = "linux") {
+            match held.file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Unusable::Refused(
+                        "another server has it; give each its own",
+                    ));
+                }
+                Err(TryLockError::Error(error)) => return Err(error.into()),
+            }
+        }
+        let metadata = held.file.metadata()?;
+        if metadata.nlink() > 1 {
+            // What is in FILE-wal after a crash would not be found by the other name.
+            return Err(Unusable::Refused(
+                "it has two names (hard links), and may have one only; remove the other",
+            ));
+        }
+        if metadata.len() == 1 {
+            // SQLite takes this for nothing, and would write over it.
+            return Err(Unusable::Refused("it is not a database"));
+        }
+        Ok(held)
+    }
+
+    /// What is written into the file is found there after a restart.
+    fn check(&self) -> Result<(), Unusable> {
+        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let here = fs::metadata(&self.path).map(identity);
+        if here.is_ok_and(|here| self.file.metadata().map(identity).ok() == Some(here)) {
+            return Ok(());
+        }
+        Err(Unusable::Refused(
+            "it was removed or renamed: put it back, or start the server anew",
+        ))
+    }
+}
+
 /// Why a file cannot be used.
 enum Unusable {
+    System(io::Error),
     Failed(rusqlite::Error),
     Refused(&'static str),
+}
+
+impl Unusable {
+    fn words(&self) -> String {
+        match self {
+            Self::System(error) => describe(error),
+            Self::Failed(error) => words(error),
+            Self::Refused(why) => (*why).to_owned(),
+        }
+    }
+}
+
+impl From<io::Error> for Unusable {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
 }
 
 impl From<rusqlite::Error> for Unusable {
@@ -191,22 +251,27 @@ impl From<rusqlite::Error> for Unusable {
 
 /// The database, ready to be written to, its id, and how often it was opened.
 fn begin(
-    path: &Path,
+    held: &Held,
     terms: Terms,
     limits: &Limits,
 ) -> Result<(Connection, String, u64), Unusable> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut db = Connection::open_with_flags(path, flags)?;
+    let mut db = Connection::open_with_flags(&held.path, flags)?;
     db.busy_timeout(limits.store_busy)?;
     let number = |db: &Connection, sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0));
     let application = number(&db, "pragma application_id")?;
     let version = number(&db, "pragma user_version")?;
     let is_empty = number(&db, "select count(*) from sqlite_schema")? == 0;
     match (application, version) {
-        (APPLICATION, VERSION) => {}
-        (APPLICATION, _) => {
+        (APPLICATION, VERSION) if TABLES.iter().all(|table| db.prepare(table).is_ok()) => {}
+        (APPLICATION, version) if version > VERSION => {
             return Err(Unusable::Refused(
                 "it was written by a newer server; use that one, or another file",
+            ));
+        }
+        (APPLICATION, _) => {
+            return Err(Unusable::Refused(
+                "it is damaged; put a copy of it back, or name another file",
             ));
         }
         (0, 0) if is_empty => {}
@@ -246,13 +311,6 @@ fn begin(
     Ok((db, id, starts.cast_unsigned()))
 }
 
-/// A file beside another, as SQLite names them.
-fn beside(path: &Path, end: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(end);
-    name.into()
-}
-
 /// An error in words that say what it is about.
 fn words(error: &rusqlite::Error) -> String {
     let known = match error.sqlite_error_code() {
@@ -263,7 +321,8 @@ fn words(error: &rusqlite::Error) -> String {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             "another program is writing to it"
         }
-        Some(ErrorCode::DatabaseCorrupt) => "it is damaged",
+        // What is there is not what was written.
+        Some(ErrorCode::DatabaseCorrupt) | None => "it is damaged",
         Some(ErrorCode::SystemIoFailure) => "the system cannot read or write it",
         _ => return error.to_string(),
     };
@@ -280,18 +339,19 @@ struct Writer {
     /// Whether nothing can be stored now.
     troubled: watch::Sender<bool>,
     days: Option<u32>,
-    /// The room in which old lines were last looked for, and when that goes on.
-    room: Option<String>,
+    /// From which room on old lines are looked for next, and when.
+    room: String,
     rest_until: Instant,
     /// When to try again, in a time of trouble.
     retry_at: Instant,
+    held: Arc<Held>,
 }
 
 /// What is to be stored with the next commit.
 #[derive(Default)]
 struct Waiting {
     batches: Vec<Append>,
-    sessions: Vec<Begin>,
+    sessions: Vec<Touch>,
     /// Bytes of the batches.
     bytes: usize,
 }
@@ -341,7 +401,7 @@ impl Writer {
                     waiting.bytes += append.batch.len();
                     waiting.batches.push(append);
                 }
-                Next::Order(Order::Begin(begin)) => waiting.sessions.push(begin),
+                Next::Order(Order::Touch(touch)) => waiting.sessions.push(touch),
                 Next::Order(Order::End(ended)) => {
                     self.store(&mut waiting, &tell);
                     break Some(ended);
@@ -387,8 +447,9 @@ impl Writer {
     fn store(&mut self, waiting: &mut Waiting, tell: impl Fn(Arguments<'_>)) {
         // Who does not wait any more is not stored: else these could become ever more in a time of
         // trouble.
-        waiting.sessions.retain(|begin| !begin.done.is_closed());
-        let (stored, shown) = (commit(&mut self.db, waiting, &self.file), &self.shown);
+        waiting.sessions.retain(|touch| !touch.done.is_closed());
+        let commit = |()| Ok(commit(&mut self.db, waiting, &self.file)?);
+        let (stored, shown) = (self.held.check().and_then(commit), &self.shown);
         let troubled = *self.troubled.borrow();
         match stored {
             Ok(()) => {
@@ -403,12 +464,12 @@ impl Writer {
                 for append in batches {
                     let _ = append.done.send(append.batch);
                 }
-                for begin in sessions {
-                    let _ = begin.done.send(());
+                for touch in sessions {
+                    let _ = touch.done.send(touch.taken);
                 }
             }
             Err(error) if !troubled => {
-                let why = words(&error);
+                let why = error.words();
                 tell(format_args!(
                     "cannot store lines in {shown}: {why} (trying again; who speaks waits)"
                 ));
@@ -423,26 +484,21 @@ impl Writer {
     fn forget(&mut self, tell: impl Fn(Arguments<'_>)) {
         let Some(days) = self.days else { return };
         let oldest = now().saturating_sub(u64::from(days) * 24 * 60 * 60 * 1000);
-        let forgotten = forget(
-            &mut self.db,
-            self.room.as_deref(),
-            oldest.cast_signed(),
-            self.limits.store_rows,
-        );
+        let forgotten = forget(&mut self.db, &self.room, oldest.cast_signed(), &self.limits);
         let pause = match forgotten {
             Ok(Forgotten::Some) => self.limits.store_pause,
             Ok(Forgotten::AllOf(room)) => {
-                self.room = Some(room);
+                self.room = room + "\0"; // The least name behind this one.
                 self.limits.store_pause
             }
             Ok(Forgotten::All) => {
-                self.room = None;
+                self.room.clear();
                 self.limits.sweep
             }
             Err(error) => {
                 let (shown, why) = (&self.shown, words(&error));
                 tell(format_args!("cannot delete old lines from {shown}: {why}"));
-                self.room = None;
+                self.room.clear();
                 self.limits.sweep
             }
         };
@@ -463,7 +519,7 @@ fn taken_from(batch: &BatchMut, file: &File) -> impl Iterator<Item = ([u8; 32], 
 }
 
 /// Puts what waits into the database, all or nothing of it.
-fn commit(db: &mut Connection, waiting: &Waiting, file: &File) -> rusqlite::Result<()> {
+fn commit(db: &mut Connection, waiting: &mut Waiting, file: &File) -> rusqlite::Result<()> {
     let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     if waiting.is_empty() {
         // Something has to be written, so that it is known whether that can be done.
@@ -496,13 +552,17 @@ fn commit(db: &mut Connection, waiting: &Waiting, file: &File) -> rusqlite::Resu
             }
         }
     }
-    let mut begin = change.prepare_cached("insert or ignore into sessions values (?, ?, ?, ?)")?;
-    for session in &waiting.sessions {
-        let taken = session.taken.cast_signed();
-        let room = &*session.room;
-        begin.execute(params![room, session.session, taken, now().cast_signed()])?;
+    let mut touch = change.prepare_cached(
+        "insert into sessions values (?, ?, ?, ?)
+         on conflict do update set at = max(at, excluded.at) returning taken",
+    )?;
+    for session in &mut waiting.sessions {
+        let (room, taken) = (&*session.room, session.taken.cast_signed());
+        let row = params![room, session.session, taken, now().cast_signed()];
+        let taken = touch.query_row(row, |row| row.get::<_, i64>(0))?;
+        session.taken = taken.cast_unsigned();
     }
-    drop(begin);
+    drop(touch);
     change.commit()
 }
 
@@ -516,22 +576,22 @@ enum Forgotten {
     All,
 }
 
-/// Deletes some of the lines that were said before `oldest`, from the room behind `after`, or from
-/// the first.
+/// Deletes some of the lines that were said before `oldest`, in the first room from `from` on; and, behind them, what is known of sessions that were not here since then.
 fn forget(
     db: &mut Connection,
-    after: Option<&str>,
+    from: &str,
     oldest: i64,
-    most: usize,
+    limits: &Limits,
 ) -> rusqlite::Result<Forgotten> {
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let most = i64::try_from(limits.store_rows).unwrap_or(i64::MAX);
     let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let room: Option<String> = change
         .prepare_cached(
-            "select room from rooms where ?1 is null or room > ?1 order by room limit 1",
+            "select min(room) from (
+                 select min(room) as room from rooms where room >= ?1
+                 union all select min(room) from sessions where room >= ?1)",
         )?
-        .query_row([after], |row| row.get(0))
-        .optional()?;
+        .query_row([from], |row| row.get(0))?;
     let Some(room) = room else {
         return Ok(Forgotten::All);
     };
@@ -558,9 +618,11 @@ fn forget(
     }
     let is_done = found < most;
     if is_done {
+        // Those that are here were touched since, and others may have been for as long after that.
+        let unseen = i64::try_from(2 * limits.store_touch.as_millis()).unwrap_or(i64::MAX);
         change
             .prepare_cached("delete from sessions where room = ? and at < ?")?
-            .execute(params![room, oldest])?;
+            .execute(params![room, oldest.saturating_sub(unseen)])?;
     }
     change.commit()?;
     Ok(if is_done {
@@ -575,21 +637,22 @@ struct Reader {
     db: Connection,
     shown: String,
     limits: Limits,
+    _held: Arc<Held>,
 }
 
 impl Reader {
     /// The thread. A question that cannot be answered is dropped, and so is its answer.
     fn run(self, questions: &Receiver<Question>, tell: impl Fn(Arguments<'_>)) {
-        let mut failed = false;
+        let mut told: Option<Instant> = None;
         for question in questions {
-            let answered = self.answer(question);
-            if let Err(error) = &answered
-                && !failed
+            let seldom = self.limits.store_seldom;
+            if let Err(error) = self.answer(question)
+                && told.is_none_or(|then| then.elapsed() >= seldom)
             {
-                let (shown, why) = (&self.shown, words(error));
+                let (shown, why) = (&self.shown, words(&error));
                 tell(format_args!("cannot read lines from {shown}: {why}"));
+                told = Some(Instant::now());
             }
-            failed = answered.is_err();
         }
     }
 
@@ -609,6 +672,7 @@ impl Reader {
                 room,
                 who,
                 range,
+                count,
                 answer,
             } => {
                 let mut lines = self.db.prepare_cached(
@@ -620,6 +684,17 @@ impl Reader {
                 let mut rows = lines.query(params![&*room, start, end, most])?;
                 let (mut piece, mut told, mut line) = (Piece::default(), None, Vec::new());
                 piece.position = range.start;
+                if let Some(end) = count {
+                    let mut others = self.db.prepare_cached(
+                        "select count(*) from lines
+                         where room = ? and position >= ? and position < ? and author <> ?",
+                    )?;
+                    let (end, author) = (end.cast_signed(), who.author.cast_signed());
+                    let others = others.query_row(params![&*room, start, end, author], |row| {
+                        row.get::<_, i64>(0)
+                    })?;
+                    piece.counted = others.cast_unsigned();
+                }
                 let mut count = 0;
                 let is_full = loop {
                     let Some(row) = rows.next()? else {
