@@ -486,16 +486,17 @@ impl History {
         self.window.clear();
     }
 
-    /// Forgets the session that has been without a connection for longest. Returns whether there
-    /// was one.
+    /// Forgets the session that has been without a connection for longest, of those that never said
+    /// anything if there is one: they lose nothing by it, and a stranger can have any number of them.
+    /// Returns whether there was one.
     fn forget_oldest(&mut self) -> bool {
         let left = self
             .sessions
             .iter()
             .filter(|(_, session)| session.author.is_settled())
-            .filter_map(|(key, session)| Some((session.left?, key)));
-        let oldest = left.min_by_key(|(left, _)| *left);
-        let oldest = oldest.map(|(_, key)| key.clone());
+            .filter_map(|(key, session)| Some((session.author.has_spoken(), session.left?, key)));
+        let oldest = left.min_by_key(|(has_spoken, left, _)| (*has_spoken, *left));
+        let oldest = oldest.map(|(.., key)| key.clone());
         let was_there = oldest.is_some_and(|key| self.sessions.remove(&key).is_some());
         self.forgotten(usize::from(was_there));
         was_there

@@ -227,7 +227,7 @@ impl Limits {
         close: CLOSE,
         quiet: QUIET,
         last_lines: Duration::from_millis(500),
-        drain: Duration::from_secs(4),
+        drain: Duration::from_millis(3700),
         rooms: 1024,
         backlog: 128 * 1024,
         ring: 256,

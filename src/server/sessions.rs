@@ -298,6 +298,12 @@ impl Author {
         self.said.load(Relaxed)
     }
 
+    /// Whether it has said anything since it is known here.
+    #[must_use]
+    pub fn has_spoken(&self) -> bool {
+        self.said() != self.began.0
+    }
+
     /// The same before a position, if that is known: it is if all of its lines from there on are in
     /// a row, as they mostly are when a link has broken.
     #[must_use]

@@ -781,6 +781,23 @@ fn enter(rooms: &Arc<Rooms>, query: &str) -> (Member, String) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_crowd_that_says_nothing_pushes_nobody_out_that_has_spoken() {
+    let limits = Limits {
+        sessions: 10,
+        ..Limits::DEFAULT
+    };
+    let rooms = Rooms::new(&limits, false);
+    let (ana, _) = enter(&rooms, &format!("session={KEY}"));
+    say(&ana.speaker, 100).await;
+    drop(ana);
+    for n in 0..100 {
+        enter(&rooms, &format!("session=the-session-of-a-crowd-{n}"));
+    }
+    let (_, first) = enter(&rooms, &format!("session={KEY}"));
+    assert!(first.ends_with(" 1 1"), "{first}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_is_forgotten_ten_minutes_after_its_last_connection() {
     let limits = Limits::DEFAULT;
     let rooms = Rooms::new(&limits, false);
