@@ -341,7 +341,9 @@ impl History {
     /// What a reader is to read from the store next, since it is not kept here any more.
     #[must_use]
     pub fn older(&self, bookmark: &Bookmark, is_subscribed: bool) -> Option<Range<u64>> {
-        self.store.as_ref()?;
+        let Some(RoomStore::File(_)) = &self.store else {
+            return None;
+        };
         let (position, start) = (bookmark.position, self.window.start());
         let past = bookmark.past.as_ref();
         let end = past.map(|past| past.end).filter(|_| is_subscribed);

@@ -174,6 +174,21 @@ pub struct Limits {
     pub store_notices: usize,
     /// How long the end of the server waits for the last commit. It is part of `drain`.
     pub store_end: Duration,
+    /// How often NATS is asked whether it is there: so a dead link is noticed after three times this.
+    pub nats_ping: Duration,
+    /// How long it may take to answer a request.
+    pub nats_answer: Duration,
+    /// The longest pause between two attempts to reach it, or to use it.
+    pub nats_retry: Duration,
+    /// How often a stream that was there must not be found before it is made again: in a cluster that
+    /// elects a leader it may not be found for a while.
+    pub nats_missing: u32,
+    /// Bytes that a new stream may take on the disks of NATS, for as long as the chat is not silent: a
+    /// thousand rooms' `window`. NATS reserves them. Whoever runs it can change that.
+    pub nats_bytes: i64,
+    /// Messages of one room that a new stream keeps. Each has a line at least, so there are as many as
+    /// in `window_lines`, and some of those in which sessions move.
+    pub nats_messages: i64,
     /// The accept loop's rest when the system is out of descriptors.
     pub rest: Duration,
 }
@@ -182,6 +197,13 @@ impl Limits {
     /// Bytes of a full batch to which one line more was added.
     const fn full(&self) -> usize {
         self.batch + longest(self.message)
+    }
+
+    /// Bytes of the longest message to NATS that must be possible: what one connection says at once, and
+    /// what stands before it.
+    #[must_use]
+    pub const fn nats_message(&self) -> usize {
+        self.full() + 1024
     }
 
     /// Bytes of resident memory that the server stays below, whatever its clients do.
@@ -267,6 +289,12 @@ impl Limits {
         store_wal: 4 * 1024 * 1024,
         store_notices: 8,
         store_end: Duration::from_millis(300),
+        nats_ping: Duration::from_secs(2),
+        nats_answer: Duration::from_secs(2),
+        nats_retry: Duration::from_millis(500),
+        nats_missing: 3,
+        nats_bytes: 1024 * 1024 * 1024,
+        nats_messages: 16 * 1024,
         rest: Duration::from_millis(100),
     };
 }

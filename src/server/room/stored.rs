@@ -12,7 +12,7 @@ use crate::server::handshake::Refusal;
 use crate::server::history::now;
 use crate::server::limits::Limits;
 use crate::server::sessions::{Asked, Author, Hushed};
-use crate::server::store::{Known, RoomStore};
+use crate::server::store::{Known, RoomStore, file};
 
 /// What those in a room hear when their lines cannot be stored, and when they can again.
 const WAITING: &str = "the chat cannot be stored for now: lines are kept, and sent later";
@@ -47,6 +47,14 @@ impl Stored {
         }
     }
 
+    /// The file, if it is in one.
+    pub(super) fn file(&self) -> Option<&file::RoomStore> {
+        match &self.store {
+            RoomStore::File(file) => Some(file),
+            RoomStore::Nats(_) => None,
+        }
+    }
+
     /// What could not be stored until now is waited for no more.
     pub(super) fn refuse(&self) {
         self.refused.notify_waiters();
@@ -57,6 +65,7 @@ impl Room {
     /// Stores what is said, then applies it, until there is nothing more. Everything that is said
     /// while one batch is being stored is in the next one.
     pub(super) async fn store(&self, stored: &Stored) {
+        let Some(file) = stored.file() else { return };
         loop {
             let next = self.state().begin_to_store();
             let Some((position, batch)) = next else {
@@ -67,7 +76,7 @@ impl Room {
             let batch = if batch.lines() == 0 {
                 Some(batch) // Notices are for those who are there.
             } else {
-                let mut storing = pin!(stored.store.append(position, time, batch));
+                let mut storing = pin!(file.append(position, time, batch));
                 loop {
                     tokio::select! {
                         biased;
@@ -112,7 +121,7 @@ impl Room {
     /// the connection that has the session now, and what was said is stored: so it is known how many
     /// lines were taken. `None` if it cannot be known now; without a store nothing has to be asked.
     pub async fn ask(&self, asked: Option<&Asked>) -> Option<Asking> {
-        let store = &self.stored.as_ref()?.store;
+        let store = self.stored.as_ref()?.file()?;
         let key = asked.map(|asked| &asked.key);
         let author = key.and_then(|key| self.state().history.author_of(key));
         let hushed = author.map(Hushed::new);

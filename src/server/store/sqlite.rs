@@ -54,7 +54,7 @@ use crate::server::batch::BatchMut;
 use crate::server::frame;
 use crate::server::history::now;
 use crate::server::limits::Limits;
-use crate::server::store::{Append, Begin, Known, Order, Piece, Question, Store, Terms};
+use crate::server::store::file::{Append, Begin, Known, Order, Piece, Question, Store, Terms};
 
 /// "chat", as a number.
 const APPLICATION: i64 = 0x6368_6174;
