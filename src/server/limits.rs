@@ -189,6 +189,21 @@ pub struct Limits {
     /// Messages of one room that a new stream keeps. Each has a line at least, so there are as many as
     /// in `window_lines`, and some of those in which sessions move.
     pub nats_messages: i64,
+    /// Authors of one room of whom a server knows how many lines they have said, so that nothing is said
+    /// twice: far more than speak in the time in which a line can come twice. All servers of a chat
+    /// have to have the same number.
+    pub nats_authors: usize,
+    /// How long somebody who wants to enter waits for NATS before it is told to come back later.
+    pub nats_enter: Duration,
+    /// How long to wait before something is tried again that did not work with NATS.
+    pub nats_pause: Duration,
+    /// How long NATS may be away before those in the rooms are told.
+    pub nats_patience: Duration,
+    /// How often NATS says that a room is silent. When it does not even do that for two and a half times
+    /// this, the room is read anew.
+    pub nats_heartbeat: Duration,
+    /// How long NATS keeps what a server that ended was reading with.
+    pub nats_inactive: Duration,
     /// The accept loop's rest when the system is out of descriptors.
     pub rest: Duration,
 }
@@ -197,6 +212,14 @@ impl Limits {
     /// Bytes of a full batch to which one line more was added.
     const fn full(&self) -> usize {
         self.batch + longest(self.message)
+    }
+
+    /// The space that lines of so many bytes need: their bytes, at least one place of the channel's share
+    /// of it, and at most all of it. With 128 KiB and 256 places that share is 512 bytes. So there are
+    /// never more batches than places, and the channel never overwrites one.
+    #[must_use]
+    pub fn space_for(&self, bytes: usize) -> usize {
+        bytes.clamp(self.backlog.div_ceil(self.ring), self.backlog)
     }
 
     /// Bytes of the longest message to NATS that must be possible: what one connection says at once, and
@@ -295,6 +318,12 @@ impl Limits {
         nats_missing: 3,
         nats_bytes: 1024 * 1024 * 1024,
         nats_messages: 16 * 1024,
+        nats_authors: 4096,
+        nats_enter: Duration::from_secs(3),
+        nats_pause: Duration::from_millis(100),
+        nats_patience: Duration::from_secs(1),
+        nats_heartbeat: Duration::from_secs(1),
+        nats_inactive: Duration::from_secs(10),
         rest: Duration::from_millis(100),
     };
 }

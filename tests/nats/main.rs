@@ -1,6 +1,7 @@
 //! Several servers that share a stream of NATS, with real processes. Where there is no `nats-server` in
 //! the path, each test says so in a line, and is left out.
 //!
+//! - [`chat`]: several servers are one chat
 //! - [`connection`]: what NATS may be like when the server starts, and what the operator hears
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -8,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod chat;
 mod connection;
 
 use std::env;
@@ -19,7 +21,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use async_nats::jetstream;
+use support::raw::{FIN, PING, Raw};
 use support::{PATIENCE, Program, Server};
+use tokio::runtime::Builder;
+
+/// The session of Ana, and that of Bob.
+const ANA: &str = "the-session-of-ana-000";
+const BOB: &str = "the-session-of-bob-000";
 
 /// A NATS server with a folder of its own, until it is dropped.
 struct Nats {
@@ -111,7 +120,20 @@ impl Nats {
     }
 
     fn serve(&self) -> Server {
-        Server::spawn(&mut self.command())
+        self.serve_with(&[])
+    }
+
+    fn serve_with(&self, args: &[&str]) -> Server {
+        Server::spawn(self.command().args(args))
+    }
+
+    /// Does something with JetStream there.
+    fn js(&self, act: impl AsyncFnOnce(jetstream::Context)) {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let client = async_nats::connect(self.url()).await.unwrap();
+            act(jetstream::new(client)).await;
+        });
     }
 }
 
@@ -127,4 +149,69 @@ fn port_in(file: &Path) -> Option<u16> {
     let text = fs::read_to_string(file).ok()?;
     let (_, behind) = text.split_once("nats://127.0.0.1:")?;
     behind.split('"').next()?.parse().ok()
+}
+
+/// A client with a session.
+struct Client {
+    raw: Raw,
+    epoch: String,
+    /// The position of the next line.
+    next: u64,
+    /// How many of its lines had been taken when it came in.
+    taken: u64,
+}
+
+impl Client {
+    #[track_caller]
+    fn enter(port: u16, target: &str) -> Self {
+        let mut raw = Raw::enter(port, target);
+        let first = raw.text();
+        let words: Vec<_> = first.strip_prefix('@').expect(&first).split(' ').collect();
+        let [epoch, next, taken] = words[..] else {
+            panic!("{first}");
+        };
+        Self {
+            epoch: epoch.to_owned(),
+            next: next.parse().unwrap(),
+            taken: taken.parse().unwrap(),
+            raw,
+        }
+    }
+
+    /// What it asks for to hear everything that it has not heard.
+    fn after(&self) -> String {
+        format!("&after={}.{}", self.epoch, self.next)
+    }
+
+    /// Waits for the next line or notice.
+    #[track_caller]
+    fn hear(&mut self) -> String {
+        loop {
+            let text = self.raw.text_with_pongs();
+            if let Some(mark) = text.strip_prefix('@') {
+                let position = mark.split(' ').next().unwrap().parse().unwrap();
+                assert!(position >= self.next, "{text}, not {}", self.next);
+                self.next = position;
+                continue;
+            }
+            if !text.starts_with("* ") {
+                self.next += 1;
+            }
+            return text;
+        }
+    }
+
+    /// Says a line, and waits until it is taken. It must have heard everything before.
+    #[track_caller]
+    fn say(&mut self, text: &str) {
+        self.raw.say(text);
+        is_taken(&mut self.raw);
+    }
+}
+
+/// Waits for the pong that says that everything was taken. What comes before it is not looked at.
+#[track_caller]
+fn is_taken(raw: &mut Raw) {
+    raw.send_frame(FIN | PING, b"taken?");
+    while raw.frame().expect("a pong").0 & 0xf != support::raw::PONG {}
 }

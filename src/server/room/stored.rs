@@ -12,6 +12,8 @@ use crate::server::handshake::Refusal;
 use crate::server::history::now;
 use crate::server::limits::Limits;
 use crate::server::sessions::{Asked, Author, Hushed};
+use crate::server::store::nats::RoomLog;
+use crate::server::store::nats::counts::Claim;
 use crate::server::store::{Known, RoomStore, file};
 
 /// What those in a room hear when their lines cannot be stored, and when they can again.
@@ -26,6 +28,10 @@ pub(super) struct Stored {
     notices: Arc<Semaphore>,
     /// Notified when nothing is waited for any more.
     refused: Notify,
+    /// Notified when something of a log is applied that several servers share.
+    pub(super) applied: Notify,
+    /// Bytes of other servers that may be said and not yet taken by every subscriber.
+    pub(super) others: Arc<Semaphore>,
 }
 
 /// What the store has of a room and of a session in it, so that somebody may enter.
@@ -34,8 +40,22 @@ pub struct Asking {
     known: Known,
     /// How many sessions were forgotten before the store was asked.
     forgotten: u64,
+    /// What has given the session to this server, if several share the log.
+    claim: Option<Claim>,
     /// The connection that has the session says nothing meanwhile.
     _hushed: Option<Hushed>,
+}
+
+impl Asking {
+    /// The same of a log that several servers share.
+    pub(super) fn shared(claim: Option<Claim>, hushed: Option<Hushed>) -> Self {
+        Self {
+            known: Known::default(),
+            forgotten: 0,
+            claim,
+            _hushed: hushed,
+        }
+    }
 }
 
 impl Stored {
@@ -44,6 +64,24 @@ impl Stored {
             store,
             notices: Arc::new(Semaphore::new(limits.store_notices)),
             refused: Notify::new(),
+            applied: Notify::new(),
+            others: Arc::new(Semaphore::new(limits.backlog)),
+        }
+    }
+
+    /// Places of the room's channel beside those for what is said here.
+    pub(super) fn places(&self, limits: &Limits) -> usize {
+        match self.store {
+            RoomStore::File(_) => limits.store_notices,
+            RoomStore::Nats(_) => limits.store_notices + limits.ring,
+        }
+    }
+
+    /// The log, if several servers share it.
+    pub(super) fn shared(&self) -> Option<(&Self, &RoomLog)> {
+        match &self.store {
+            RoomStore::File(_) => None,
+            RoomStore::Nats(log) => Some((self, log)),
         }
     }
 
@@ -107,7 +145,7 @@ impl Room {
 
     /// Tells those who are in the room, without taking space, unless they have not taken in what was
     /// told before.
-    fn tell(&self, stored: &Stored, notice: &str) {
+    pub(super) fn tell(&self, stored: &Stored, notice: &str) {
         let Ok(place) = stored.notices.clone().try_acquire_owned() else {
             return;
         };
@@ -121,7 +159,11 @@ impl Room {
     /// the connection that has the session now, and what was said is stored: so it is known how many
     /// lines were taken. `None` if it cannot be known now; without a store nothing has to be asked.
     pub async fn ask(&self, asked: Option<&Asked>) -> Option<Asking> {
-        let store = self.stored.as_ref()?.file()?;
+        let stored = self.stored.as_ref()?;
+        if let Some((stored, log)) = stored.shared() {
+            return self.ask_shared(stored, log, asked).await;
+        }
+        let store = stored.file()?;
         let key = asked.map(|asked| &asked.key);
         let author = key.and_then(|key| self.state().history.author_of(key));
         let hushed = author.map(Hushed::new);
@@ -141,6 +183,7 @@ impl Room {
         Some(Asking {
             known,
             forgotten,
+            claim: None,
             _hushed: hushed,
         })
     }
@@ -157,6 +200,12 @@ impl Room {
         asking: &Asking,
     ) -> Result<Option<Entered>, Refusal> {
         let mut state = self.state();
+        if self.stored.as_ref().and_then(Stored::shared).is_some() {
+            if !state.may_enter(asked, asking.claim) {
+                return Ok(None);
+            }
+            return self.enter_in(&mut state, asked, None).map(Some);
+        }
         let (known, forgotten) = (&asking.known, asking.forgotten);
         if !state.history.is_known(asked, known, forgotten) {
             return Ok(None);

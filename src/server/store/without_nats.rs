@@ -4,8 +4,11 @@
 
 use std::fmt::Arguments;
 
+use bytes::Bytes;
+use tokio::sync::watch;
+
 use crate::server::limits::Limits;
-use crate::server::store::nats::Place;
+use crate::server::store::nats::{Entry, Place, Up};
 
 /// A connection, of which there is none.
 #[derive(Clone, Debug)]
@@ -48,8 +51,88 @@ impl Nats {
     }
 
     /// Never called.
+    #[must_use]
+    pub fn server(&self) -> u64 {
+        match *self {}
+    }
+
+    /// Never called.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        match *self {}
+    }
+
+    /// Never called.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        match *self {}
+    }
+
+    /// Never called.
+    #[must_use]
+    pub fn up(&self) -> watch::Receiver<Option<Up>> {
+        match *self {}
+    }
+
+    /// Never called.
+    pub fn is_not_ours(&self, _subject: &str) {
+        match *self {}
+    }
+
+    /// Never called.
+    #[allow(clippy::unused_async)] // as the other one is
+    pub async fn publish(&self, _subject: &str, _number: u64, _message: Bytes) -> bool {
+        match *self {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    ///
+    /// There are none.
+    #[allow(clippy::unused_async)] // as the other one is
+    pub async fn last(&self, _subject: &str) -> Result<Option<Entry>, Unknown> {
+        match *self {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    ///
+    /// There are none.
+    #[allow(clippy::unused_async)] // as the other one is
+    pub async fn follow(&self, _subject: &str, _sequence: u64) -> Result<Delivery, Unknown> {
+        match *self {}
+    }
+
+    /// Never called.
     #[allow(clippy::unused_async)] // as the other one is
     pub async fn interrupted(&self) {
         match *self {}
+    }
+}
+
+/// What is never said, since nothing is asked.
+#[derive(Debug)]
+pub enum Unknown {}
+
+/// What is delivered, which is nothing.
+pub struct Delivery {
+    /// How many messages there were.
+    pub pending: u64,
+    never: Nats,
+}
+
+impl Delivery {
+    /// Never called.
+    #[allow(clippy::unused_async)] // as the other one is
+    pub async fn next(&mut self) -> Option<Entry> {
+        match self.never {}
+    }
+
+    /// Never called.
+    #[must_use]
+    pub fn has_caught_up(&self) -> bool {
+        match self.never {}
     }
 }

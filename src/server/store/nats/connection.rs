@@ -8,17 +8,28 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use std::error::Error;
+
 use async_nats::connection::State;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, push};
+use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind, RequestErrorKind};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::{ConsumerErrorKind, DirectGetErrorKind};
 use async_nats::jetstream::{self, Context, ErrorCode, stream};
-use async_nats::{Client, ClientError, ConnectOptions, Event, ServerAddr, ServerError};
+use async_nats::{
+    Client, ClientError, ConnectOptions, Event, HeaderValue, ServerAddr, ServerError, StatusCode,
+    Subject, Subscriber,
+};
+use bytes::Bytes;
+use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use crate::os::describe;
 use crate::server::limits::Limits;
-use crate::server::store::nats::Place;
+use crate::server::store::nats::{At, Entry, Place, Up};
 
 /// A connection to NATS. Each clone is the same one.
 #[derive(Clone, Debug)]
@@ -35,6 +46,10 @@ struct Shared {
     up: watch::Receiver<Option<Up>>,
     /// Notified when somebody found that the stream should be looked at.
     look: Notify,
+    /// What tells this run of the server from all others that ever were.
+    server: u64,
+    /// The number of the next message of this server.
+    next_message: AtomicU64,
     /// The author that the next connection without a session is.
     next_author: AtomicU64,
     limits: Limits,
@@ -45,15 +60,6 @@ impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.shown)
     }
-}
-
-/// The stream can be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Up {
-    /// How often there was a connection: what was sent on an earlier one may be lost.
-    pub round: u64,
-    /// When the stream was made, in nanoseconds of Unix time.
-    pub created: i128,
 }
 
 /// What the client says by itself. Since it drops such events when there are many, they are hints.
@@ -152,11 +158,12 @@ impl Nats {
             let with = options.credentials(&text);
             options = with.map_err(|_| cannot("they are not what `nsc generate creds` writes"))?;
         }
-        let mut random = [0; 8];
+        let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|error| format!("cannot start: {error}"))?;
+        let (server, connections) = random.split_at(8);
         // The upper half of what tells connections apart is random, the lower half counts. The first
         // bit is that of sessions.
-        let first_author = number(&random) >> 1 & !0xff_ffff;
+        let first_author = number(connections) >> 1 & !0xff_ffff;
         let stream = place.stream.to_owned();
         let (troubled, up) = watch::channel(None);
         let (limits, shown) = (limits.clone(), format!("NATS at {}", urls.join(",")));
@@ -176,6 +183,8 @@ impl Nats {
             shown,
             up,
             look: Notify::new(),
+            server: number(server),
+            next_message: AtomicU64::new(1),
             next_author: AtomicU64::new(first_author),
             limits,
             told,
@@ -346,6 +355,166 @@ impl Nats {
         self.0.next_author.fetch_add(1, Relaxed)
     }
 
+    /// What tells this run of the server from all others.
+    #[must_use]
+    pub fn server(&self) -> u64 {
+        self.0.server
+    }
+
+    /// The number of the next message: no other message of this server has it.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.0.next_message.fetch_add(1, Relaxed)
+    }
+
+    /// Bytes that a message may have, its headers left out.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        self.0.client.max_payload().saturating_sub(HEADERS)
+    }
+
+    /// Sends a message, once, and waits until the stream has it. With the same number it is in the
+    /// stream once, if that is sent soon enough after the first time. Returns whether it has it.
+    pub async fn publish(&self, subject: &str, number: u64, message: Bytes) -> bool {
+        let Shared {
+            context,
+            stream,
+            server,
+            shown,
+            told,
+            client,
+            ..
+        } = &*self.0;
+        if client.connection_state() != State::Connected {
+            return false;
+        }
+        let publish = PublishMessage::build()
+            .message_id(format!("{server:016x}-{number}"))
+            .payload(message);
+        let sent = async {
+            let sent = context.send_publish(subject.to_owned(), publish).await?;
+            sent.await
+        };
+        let why = match sent.await {
+            Ok(ack) if ack.stream == *stream => {
+                told.tell(Part::Sending, None, shown);
+                return true;
+            }
+            Ok(ack) => format!(
+                "another stream there, {}, has the subjects {stream}.room.*: change that one, or name \
+                 another with --nats-stream",
+                ack.stream
+            ),
+            Err(error) => match error.kind() {
+                // The connection is not well, or the stream is gone, which the task that looks after
+                // them finds out.
+                PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => return false,
+                PublishErrorKind::StreamNotFound => {
+                    self.look_again();
+                    return false;
+                }
+                _ => {
+                    let source = error.source();
+                    let known = source.and_then(|error| error.downcast_ref::<jetstream::Error>());
+                    match known.map(|error| self.refused(error)) {
+                        Some(Trouble::Said(why)) => why,
+                        _ => source.map_or_else(|| error.to_string(), ToString::to_string),
+                    }
+                }
+            },
+        };
+        told.tell(Part::Sending, Some(why), shown);
+        false
+    }
+
+    /// The stream should be looked at.
+    fn look_again(&self) {
+        self.0.look.notify_one();
+    }
+
+    /// A message could not be read, since it is another program's.
+    pub fn is_not_ours(&self, subject: &str) {
+        let why = format!("there are messages in {subject} that are not of a chat server");
+        self.0.told.tell(Part::Reading, Some(why), &self.0.shown);
+    }
+
+    /// The last message of a subject.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be known now.
+    pub async fn last(&self, subject: &str) -> Result<Option<Entry>, Unknown> {
+        let stream = self.0.context.get_stream_no_info(self.stream()).await;
+        let stream = stream.map_err(|_| Unknown)?;
+        match stream.direct_get_last_for_subject(subject).await {
+            Ok(message) => Ok(Some(Entry {
+                at: At {
+                    sequence: message.sequence,
+                    time: message.time.unix_timestamp_nanos(),
+                },
+                message: message.payload,
+            })),
+            Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
+            Err(_) => {
+                self.look_again();
+                Err(Unknown)
+            }
+        }
+    }
+
+    /// Reads a subject from a message on, which is the first that there is from this sequence on.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read now.
+    pub async fn follow(&self, subject: &str, sequence: u64) -> Result<Delivery, Unknown> {
+        let Shared {
+            client,
+            context,
+            limits,
+            ..
+        } = &*self.0;
+        let inbox = client.new_inbox();
+        let messages = client.subscribe(inbox.clone()).await.map_err(|_| Unknown)?;
+        let config = push::Config {
+            deliver_subject: inbox,
+            deliver_policy: DeliverPolicy::ByStartSequence {
+                start_sequence: sequence,
+            },
+            filter_subject: subject.to_owned(),
+            ack_policy: AckPolicy::None,
+            flow_control: true,
+            idle_heartbeat: limits.nats_heartbeat,
+            inactive_threshold: limits.nats_inactive,
+            memory_storage: true,
+            num_replicas: 1,
+            ..push::Config::default()
+        };
+        let consumer = context.create_consumer_on_stream(config, self.stream());
+        let consumer = match consumer.await {
+            Ok(consumer) => consumer,
+            Err(error) => {
+                self.look_again();
+                if let ConsumerErrorKind::JetStream(error) = error.kind()
+                    && error.error_code() != ErrorCode::STREAM_NOT_FOUND
+                {
+                    let told = Some(format!("a room cannot be read: {error}"));
+                    self.0.told.tell(Part::Reading, told, &self.0.shown);
+                }
+                return Err(Unknown);
+            }
+        };
+        self.0.told.tell(Part::Reading, None, &self.0.shown);
+        Ok(Delivery {
+            client: client.clone(),
+            context: context.clone(),
+            messages,
+            pending: consumer.cached_info().num_pending,
+            last: 0,
+            silence: limits.nats_heartbeat * 5 / 2,
+        })
+    }
+
     /// Whether it can be used, and since when; changes of that.
     #[must_use]
     pub fn up(&self) -> watch::Receiver<Option<Up>> {
@@ -358,6 +527,75 @@ impl Nats {
         let _ = self.up().wait_for(Option::is_none).await;
     }
 }
+
+/// Something cannot be known now.
+#[derive(Debug)]
+pub struct Unknown;
+
+/// What the stream delivers of a subject: an ephemeral push consumer of our own. Whatever is odd with it
+/// ends it, and another one is made from the last message on.
+pub struct Delivery {
+    client: Client,
+    context: Context,
+    messages: Subscriber,
+    /// How many messages there were when it began.
+    pub pending: u64,
+    /// How many were delivered.
+    last: u64,
+    /// The longest silence.
+    silence: Duration,
+}
+
+impl Delivery {
+    /// Waits for the next message. `None` at the end, which says nothing of the stream.
+    pub async fn next(&mut self) -> Option<Entry> {
+        loop {
+            let message = timeout(self.silence, self.messages.next()).await.ok()??;
+            if let Some(status) = message.status {
+                if status != StatusCode::IDLE_HEARTBEAT {
+                    return None;
+                }
+                let headers = message.headers.unwrap_or_default();
+                let header = |name: &str| headers.get(name).map(HeaderValue::as_str);
+                if header("Nats-Last-Consumer").is_some_and(|last| last != self.last.to_string()) {
+                    return None;
+                }
+                // It asks for an answer before it sends more: that is its flow control.
+                let stalled = header("Nats-Consumer-Stalled").map(Subject::from);
+                if let Some(reply) = message.reply.or(stalled) {
+                    self.client.publish(reply, Bytes::new()).await.ok()?;
+                }
+                continue;
+            }
+            let message = jetstream::Message {
+                message,
+                context: self.context.clone(),
+            };
+            let info = message.info().ok()?;
+            if info.consumer_sequence != self.last + 1 {
+                return None;
+            }
+            self.last += 1;
+            let at = At {
+                sequence: info.stream_sequence,
+                time: info.published.unix_timestamp_nanos(),
+            };
+            return Some(Entry {
+                at,
+                message: message.message.payload,
+            });
+        }
+    }
+
+    /// Whether all was delivered that there was when it began.
+    #[must_use]
+    pub fn has_caught_up(&self) -> bool {
+        self.last >= self.pending
+    }
+}
+
+/// Bytes of the headers of a message at most.
+const HEADERS: usize = 256;
 
 const NO_JETSTREAM: &str = "it has no JetStream: start it with `nats-server -js`";
 
