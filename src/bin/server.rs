@@ -66,7 +66,7 @@ async fn serve(flags: Flags) -> Result<(), String> {
     let log = Log::open(&limits).map_err(|error| cannot_start(&error))?;
     log.report_panics();
     fit_to_descriptors(&mut limits, &log);
-    let entrance = Entrance::open(&flags, &limits, &log)?;
+    let entrance = Entrance::open(&flags, &limits, &log).await?;
     let address = listener.address();
     log.print(format_args!("listening on port {}", address.port()));
     if let Some(line) = entrance.exposure(address) {

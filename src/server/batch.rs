@@ -24,6 +24,8 @@ pub struct Batch {
     parts: Vec<Part>,
     /// How many lines were said in the room before these.
     pub position: u64,
+    /// The position of the first of them, as clients are told it; the next ones count up.
+    label: u64,
     /// How many lines.
     pub lines: u64,
     /// When they were said, in milliseconds of Unix time.
@@ -80,7 +82,7 @@ impl Batch {
             if who.marked && !lines.is_empty() {
                 frames.push(match lines.start {
                     0 => self.mark.clone(),
-                    line => frame::mark(self.position + line, self.time),
+                    line => frame::mark(self.label + line, self.time),
                 });
             }
             if !bytes.is_empty() {
@@ -146,9 +148,9 @@ impl BatchMut {
     }
 
     /// Who said each part, its frames, and how many lines they are.
-    pub fn said(&self) -> impl Iterator<Item = (&Author, &[u8], u64)> {
+    pub fn said(&self) -> impl Iterator<Item = (&Arc<Author>, &[u8], u64)> {
         let parts = self.authors.iter().zip(&self.parts);
-        parts.map(|(author, part)| (&**author, &self.frames[part.bytes.clone()], part.lines))
+        parts.map(|(author, part)| (author, &self.frames[part.bytes.clone()], part.lines))
     }
 
     /// Whether nothing was added.
@@ -159,32 +161,102 @@ impl BatchMut {
 
     /// Adds lines of this author, and the space that they take.
     pub fn add(&mut self, author: &Arc<Author>, lines: &Lines<'_>, space: OwnedSemaphorePermit) {
-        let start = self.len();
-        self.frames.extend_from_slice(&lines.frames);
-        self.parts.push(Part {
-            audience: lines.audience.unwrap_or(Audience::AllBut(author.id)),
-            bytes: start..self.len(),
-            lines: lines.count,
-        });
-        self.authors.push(author.clone());
-        self.lines += lines.count;
-        match &mut self.space {
-            Some(sum) => sum.merge(space),
-            None => self.space = Some(space),
+        let audience = lines.audience.unwrap_or(Audience::AllBut(author.id));
+        self.append(author, audience, &lines.frames, lines.count);
+        self.put(Some(space));
+    }
+
+    /// Adds lines that another server has said, or some that were taken from a batch.
+    pub fn push(&mut self, author: &Arc<Author>, frames: &[u8], lines: u64) {
+        self.append(author, Audience::AllBut(author.id), frames, lines);
+    }
+
+    /// Gives it the space that it takes.
+    pub fn put(&mut self, space: Option<OwnedSemaphorePermit>) {
+        match (&mut self.space, space) {
+            (Some(sum), Some(space)) => sum.merge(space),
+            (None, space) => self.space = space,
+            (Some(_), None) => {}
         }
     }
 
-    /// The batch as it is now, said at `time` behind the `position` lines before it; and who said
-    /// each part.
+    /// Takes parts from its beginning, with the space that each of them has taken: as many as fit into
+    /// so many lines and bytes, of which each part needs some more, but at least one.
     #[must_use]
-    pub fn freeze(self, position: u64, time: u64) -> (Batch, Vec<Arc<Author>>) {
+    pub fn take(
+        &mut self,
+        lines: u64,
+        bytes: usize,
+        more: usize,
+        space_for: impl Fn(usize) -> usize,
+    ) -> Self {
+        let (mut fits, mut all) = (0, 0);
+        for (n, part) in self.parts.iter().enumerate() {
+            all += part.lines;
+            if n > 0 && (all > lines || part.bytes.end + (n + 1) * more > bytes) {
+                break;
+            }
+            fits = n + 1;
+        }
+        if fits == self.parts.len() {
+            return std::mem::take(self);
+        }
+        let mut first = Self::default();
+        let mut space = 0;
+        for (author, part) in self.authors.iter().zip(&self.parts).take(fits) {
+            let frames = &self.frames[part.bytes.clone()];
+            first.append(author, part.audience, frames, part.lines);
+            space += space_for(frames.len());
+        }
+        first.space = self.space.as_mut().and_then(|all| all.split(space));
+        let mut n = 0;
+        self.keep(|_, _| {
+            n += 1;
+            (n > fits).then_some(0)
+        });
+        first
+    }
+
+    /// Keeps of each part, which has so many lines, what is behind so many of them, or nothing of it. It
+    /// gives back no space.
+    pub fn keep(&mut self, mut skip: impl FnMut(&Author, u64) -> Option<u64>) {
+        let all = std::mem::take(self);
+        for (author, part) in all.authors.iter().zip(&all.parts) {
+            if let Some(skip) = skip(author, part.lines) {
+                let frames = &all.frames[part.bytes.clone()];
+                let frames = &frames[frame::end_of(frames, skip)..];
+                if !frames.is_empty() {
+                    self.append(author, part.audience, frames, part.lines - skip);
+                }
+            }
+        }
+        self.space = all.space;
+    }
+
+    fn append(&mut self, author: &Arc<Author>, audience: Audience, frames: &[u8], lines: u64) {
+        let start = self.len();
+        self.frames.extend_from_slice(frames);
+        self.parts.push(Part {
+            audience,
+            bytes: start..self.len(),
+            lines,
+        });
+        self.authors.push(author.clone());
+        self.lines += lines;
+    }
+
+    /// The batch as it is now, said at `time` behind the `position` lines before it, of which clients
+    /// are told as `label`; and who said each part.
+    #[must_use]
+    pub fn freeze(self, position: u64, label: u64, time: u64) -> (Batch, Vec<Arc<Author>>) {
         let batch = Batch {
             frames: self.frames.into(),
             parts: self.parts,
             position,
+            label,
             lines: self.lines,
             time,
-            mark: frame::mark(position, time),
+            mark: frame::mark(label, time),
             _space: self.space,
         };
         (batch, self.authors)
@@ -261,7 +333,7 @@ mod tests {
             batch.add(&Author::connection(speaker), &lines, space);
             expected.push((speaker, lines.frames));
         }
-        let (batch, _) = batch.freeze(4, 7);
+        let (batch, _) = batch.freeze(4, 4, 7);
         assert_eq!((batch.lines, batch.position), (5, 4));
         for (speaker, own, marks) in [
             (1, 2, &[5, 8][..]),

@@ -87,7 +87,7 @@ where
             // the runtime again and again.
             biased;
             // Neither is heard or waited for any more when the client is back on a newer one.
-            () = replaced => Ended::Replaced,
+            ended = replaced => ended,
             // The room speaks.
             ended = write(&mut self.writer, subscription, &keepalive, &pongs) => ended,
             // The client speaks.

@@ -23,6 +23,8 @@ pub enum Ended {
     Silent(Duration),
     /// A newer connection has the session of this one.
     Replaced,
+    /// What was said in its room is another past than the one it knows.
+    Renewed,
     /// The server is shutting down.
     Stopped,
 }
@@ -45,6 +47,10 @@ impl Ended {
             Self::Replaced => Some((
                 CloseCode::POLICY_VIOLATION,
                 "replaced by a newer connection",
+            )),
+            Self::Renewed => Some((
+                CloseCode::SERVICE_RESTART,
+                "what was said before is gone: come back",
             )),
             Self::Stopped => Some((CloseCode::GOING_AWAY, "server shutting down")),
             Self::Lost | Self::Stuck(_) => None,
@@ -69,6 +75,7 @@ impl fmt::Display for Ended {
             Self::Stuck(limit) => write!(f, "was cut off: it took nothing for {limit:?}"),
             Self::Silent(limit) => write!(f, "was cut off: silent for {limit:?}"),
             Self::Replaced => write!(f, "was replaced by a newer connection"),
+            Self::Renewed => write!(f, "was told that what was said before is gone"),
             Self::Stopped => write!(f, "was told that the server is shutting down"),
         }
     }

@@ -16,7 +16,8 @@ use crate::server::limits::Limits;
 use crate::server::log::Log;
 use crate::server::rooms::{Member, Rooms};
 use crate::server::socket::{self, ReadHalf, WriteHalf};
-use crate::server::store::Store;
+use crate::server::store::nats::Nats;
+use crate::server::store::{Store, file};
 use crate::server::tls::Certificate;
 
 /// The entrance.
@@ -48,13 +49,16 @@ impl Entrance {
     /// # Errors
     ///
     /// One line that names the file that cannot be used, and says why and what to do.
-    pub fn open(flags: &Flags, limits: &Limits, log: &Log) -> Result<Self, String> {
+    pub async fn open(flags: &Flags, limits: &Limits, log: &Log) -> Result<Self, String> {
         let operator = log.clone();
         let tell = move |line: Arguments<'_>| operator.warn(line);
         let access = Access::open(flags.token_file.as_deref(), limits, tell.clone())?;
         let store = flags.store.as_deref();
-        let store = store.map(|file| Store::open(file, flags.terms(), limits, tell.clone()));
-        let store = store.transpose()?;
+        let store = store.map(|file| file::Store::open(file, flags.terms(), limits, tell.clone()));
+        let mut store = store.transpose()?.map(Store::File);
+        if let Some(place) = flags.stream() {
+            store = Some(Store::Nats(Nats::open(place, limits, tell.clone()).await?));
+        }
         let certificate = flags.tls();
         let certificate =
             certificate.map(|(chain, key)| Certificate::open(chain, key, limits, tell));

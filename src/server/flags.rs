@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 
 use crate::flags::{message, number, switch};
+use crate::protocol::session::is_url_safe;
 use crate::server::limits::Limits;
 use crate::server::store::Terms;
+use crate::server::store::nats::Place;
 
 const SERVER: &str = "\
 Exit codes:
@@ -22,6 +24,7 @@ Examples:
   server --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem
                                              for wss://, in secret on the way
   server --store chat.db                     keeps what is said, for ever
+  server --nats nats://10.0.0.1:4222         is one chat with all servers of which this is said
   server --token-file tokens                 lets in who has a token of that file
 
 The file of --token-file has a line for each token: TOKEN, or TOKEN NAME; # begins a comment.
@@ -89,6 +92,26 @@ pub struct Server {
     #[arg(long, env = "CHAT_STORE_DAYS", value_name = "N", value_parser = days, requires = "store")]
     pub store_days: Option<u32>,
 
+    /// Share the lines of all rooms with every server that names the same stream of these NATS servers:
+    /// together they are one chat; may be repeated (in the environment: separated by commas)
+    #[arg(
+        long,
+        env = "CHAT_NATS",
+        value_name = "URL",
+        value_delimiter = ',',
+        value_parser = nats,
+        conflicts_with = "store"
+    )]
+    pub nats: Vec<String>,
+
+    /// With --nats, the stream, which is made if there is none
+    #[arg(long, env = "CHAT_NATS_STREAM", value_name = "NAME", default_value = "chat", value_parser = stream, requires = "nats")]
+    pub nats_stream: String,
+
+    /// With --nats, a file with the credentials to show there
+    #[arg(long, env = "CHAT_NATS_CREDS", value_name = "FILE", requires = "nats")]
+    pub nats_creds: Option<PathBuf>,
+
     /// Tell those in a room who is here, who joins and who leaves
     #[arg(long, env = "CHAT_PRESENCE", value_parser = switch)]
     pub presence: bool,
@@ -155,6 +178,17 @@ impl Server {
         }
     }
 
+    /// Where the stream is, if the chat is to be shared.
+    #[must_use]
+    pub fn stream(&self) -> Option<Place<'_>> {
+        let place = Place {
+            urls: &self.nats,
+            stream: &self.nats_stream,
+            credentials: self.nats_creds.as_deref(),
+        };
+        (!self.nats.is_empty()).then_some(place)
+    }
+
     /// The files of the certificate and of its key, if there is to be TLS.
     #[must_use]
     pub fn tls(&self) -> Option<(&Path, &Path)> {
@@ -190,6 +224,23 @@ fn history(text: &str) -> Result<usize, String> {
 
 fn threads(text: &str) -> Result<usize, String> {
     number(text, 1, 256)
+}
+
+/// A server of NATS.
+fn nats(text: &str) -> Result<String, String> {
+    const FORM: &str =
+        "it is nats://HOST:PORT or tls://HOST:PORT, for instance nats://127.0.0.1:4222";
+    match text.split_once("://") {
+        Some(("nats" | "tls", rest)) if !rest.is_empty() => Ok(text.to_owned()),
+        _ => Err(FORM.to_owned()),
+    }
+}
+
+fn stream(text: &str) -> Result<String, String> {
+    if (1..=64).contains(&text.len()) && text.bytes().all(is_url_safe) {
+        return Ok(text.to_owned());
+    }
+    Err("it is 1 to 64 of A to Z, a to z, 0 to 9, - and _".to_owned())
 }
 
 /// Where to listen, as `ADDRESS:PORT` or `NAME:PORT`. A port alone is meant for this machine.

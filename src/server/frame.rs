@@ -68,6 +68,25 @@ pub fn payloads(frames: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Whether these are exactly so many text frames, as [`text_frame`] writes them.
+#[must_use]
+pub fn are_texts(frames: &[u8], count: u64) -> bool {
+    let mut rest = frames;
+    for _ in 0..count {
+        // The high bytes of a length of eight are zero, since no frame is as long as that.
+        let is_text = matches!(rest, [0x81, 127, 0, 0, 0, 0, _, _, _, _, ..])
+            || matches!(rest, [0x81, 126, _, _, ..])
+            || matches!(rest, [0x81, 0..=125, ..]);
+        let (head, len) = lengths(rest);
+        let payload = rest.get(head..head + len);
+        if !is_text || payload.is_none_or(|text| std::str::from_utf8(text).is_err()) {
+            return false;
+        }
+        rest = &rest[head + len..];
+    }
+    rest.is_empty()
+}
+
 /// A Close with its code and reason (RFC 6455 5.5.1). The reason is short: all of a control frame
 /// must fit into 125 bytes. Code 1005 means that there is no code, and is never sent (7.4.1).
 #[must_use]

@@ -15,7 +15,10 @@ use crate::server::batch::{Batch, BatchMut};
 use crate::server::frame;
 use crate::server::handshake::Refusal;
 use crate::server::limits::Limits;
-use crate::server::sessions::{Asked, Author, Key, NOT_YET, Subscriber};
+use crate::server::sessions::{Asked, Author, ELSEWHERE, Key, NOT_YET, RENEWED, Subscriber};
+use crate::server::store::nats::At;
+use crate::server::store::nats::counts::{Claim, Counts};
+use crate::server::store::nats::message::{self, INDEX};
 use crate::server::store::{Known, Piece, RoomStore};
 use crate::server::window::{Budget, Window};
 
@@ -33,6 +36,8 @@ pub struct History {
     limits: Limits,
     /// What keeps it for longer.
     store: Option<RoomStore>,
+    /// How many lines were taken from whom, if several servers share the log.
+    counts: Option<Counts>,
     /// What the store has is known.
     begun: bool,
     /// How many sessions were forgotten so far.
@@ -221,6 +226,10 @@ impl History {
             budget: budget.clone(),
             limits: limits.clone(),
             store: store.cloned(),
+            counts: store.and_then(|store| match store {
+                RoomStore::File(_) => None,
+                RoomStore::Nats(_) => Some(Counts::new(limits.nats_authors)),
+            }),
             begun: false,
             forgotten: 0,
         }
@@ -233,20 +242,36 @@ impl History {
         let kept = self.is_kept();
         let now = || if kept { now() } else { 0 };
         let time = stored.unwrap_or_else(now);
-        let (batch, authors) = batch.freeze(self.window.end(), time);
+        let is_file = matches!(self.store, Some(RoomStore::File(_)));
+        self.add(batch, self.window.end(), time, |author, lines| {
+            if is_file {
+                author.settle(lines);
+            }
+        })
+    }
+
+    /// Adds a batch, of which clients are told `label` as the position of its first line.
+    fn add(
+        &mut self,
+        batch: BatchMut,
+        mut label: u64,
+        time: u64,
+        settle: impl Fn(&Author, u64),
+    ) -> Batch {
+        let kept = self.is_kept();
+        let (batch, authors) = batch.freeze(self.window.end(), label, time);
         for (author, (frames, lines)) in authors.iter().zip(batch.parts()) {
             if lines == 0 {
                 continue; // A notice is for those who are there, and is not told again.
             }
             author.count(self.window.end(), lines);
-            if self.store.is_some() {
-                author.settle(lines);
-            }
+            settle(author, lines);
             if kept {
-                self.window.push(author.id, time, frames, lines);
+                self.window.push(author.id, label, time, frames, lines);
             } else {
                 self.window.pass(lines);
             }
+            label += lines;
         }
         batch
     }
@@ -272,21 +297,143 @@ impl History {
         let end = self.window.end();
         let after = asked.after.as_ref();
         let after = after.map(|after| (after.epoch == self.epoch).then_some(after.position));
-        if after.flatten().is_some_and(|position| position > end) {
+        let is_shared = self.counts.is_some();
+        if after
+            .flatten()
+            .is_some_and(|position| position > end && !is_shared)
+        {
             return Err(NOT_YET);
         }
         let author = self.session(connection, asked, known);
-        let taken = author.taken();
+        let taken = match &mut self.counts {
+            None => author.taken(),
+            Some(counts) => {
+                counts.arrive(&author);
+                author.begin_at(counts.taken(author.id));
+                counts.taken(author.id)
+            }
+        };
         let bookmark = match after {
             None => self.earlier(author, start),
+            // The positions that clients know are others than ours.
+            Some(Some(label)) if is_shared => {
+                let position = self.window.position(label);
+                let before = author.said_before(position);
+                let bookmark = Bookmark::at(position, before, author);
+                if label < self.window.floor() {
+                    bookmark.with(frame::notice("some messages missed"), None)
+                } else {
+                    bookmark
+                }
+            }
             Some(Some(position)) => Bookmark::at(position, author.said_before(position), author),
             Some(None) => Bookmark::at(end, Some(author.said()), author).with(
                 frame::notice("what was said before is not known here"),
                 None,
             ),
         };
-        let first = format!("@{} {} {taken}", self.epoch, bookmark.position);
+        let label = if is_shared {
+            self.window.label(bookmark.position)
+        } else {
+            bookmark.position
+        };
+        let first = format!("@{} {label} {taken}", self.epoch);
         Ok((bookmark, Some(frame::text_of(&[&first]))))
+    }
+
+    /// Takes the next batch of a log that several servers share: `parts` is what its message says of
+    /// them, and the message has this place in the stream. Lines that were taken before are dropped.
+    pub fn apply_shared(
+        &mut self,
+        mut batch: BatchMut,
+        parts: &[message::Part<'_>],
+        at: At,
+    ) -> Batch {
+        if let Some(counts) = &mut self.counts {
+            let taken = parts.iter().map(|part| {
+                let known = counts.take(part.author, part.before, part.lines, at.sequence);
+                (known, part.lines)
+            });
+            let taken: Vec<_> = taken.collect();
+            if taken.iter().any(|(known, _)| *known > 0) {
+                let mut taken = taken.iter();
+                // A notice is in no message.
+                batch.keep(|_, lines| match lines {
+                    0 => Some(0),
+                    _ => taken
+                        .next()
+                        .and_then(|(known, all)| (known < all).then_some(*known)),
+                });
+            }
+        }
+        self.add(batch, at.sequence << INDEX, at.millis(), |_, _| {})
+    }
+
+    /// A session comes to a connection of some server. If it had one here, that learns of it, unless it
+    /// is this server.
+    pub fn claim(&mut self, session: u64, sent: u64, claim: Claim, is_own: bool, at: At) {
+        let Some(counts) = &mut self.counts else {
+            return;
+        };
+        counts.claim(session, sent, claim, at.sequence);
+        if !is_own && let Some(author) = counts.here(session).cloned() {
+            author.replace(ELSEWHERE);
+            if let Some(key) = &author.key {
+                self.sessions.remove(key);
+            }
+            self.forgotten(&[author]);
+        }
+    }
+
+    /// Who has a session, in a log that several servers share.
+    #[must_use]
+    pub fn claimed(&self, session: u64) -> Option<Claim> {
+        self.counts.as_ref()?.claimed(session)
+    }
+
+    /// Whoever says these lines, in a log that several servers share.
+    #[must_use]
+    pub fn author(&self, id: u64) -> Arc<Author> {
+        let here = self.counts.as_ref().and_then(|counts| counts.here(id));
+        here.map_or_else(|| Author::connection(id), Arc::clone)
+    }
+
+    /// A log that several servers share is read from this position on.
+    pub fn begin_at(&mut self, label: u64) {
+        self.window.begin_at(label);
+    }
+
+    /// What is behind the last line that is not kept any more, and behind the last line.
+    #[must_use]
+    pub fn ends(&self) -> (u64, u64) {
+        (self.window.floor(), self.window.label(self.window.end()))
+    }
+
+    /// What tells this past from all others.
+    #[must_use]
+    pub fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    /// The past is another one from here on, or some of it was not read. Those who have a session are to
+    /// come back, and learn it.
+    pub fn renew(&mut self, epoch: Option<String>) {
+        for session in self.sessions.values() {
+            session.author.replace(RENEWED);
+        }
+        let all: Vec<_> = self
+            .sessions
+            .drain()
+            .map(|(_, session)| session.author)
+            .collect();
+        self.forgotten(&all);
+        if let Some(epoch) = epoch {
+            self.epoch = epoch;
+            self.counts = self
+                .counts
+                .take()
+                .map(|_| Counts::new(self.limits.nats_authors));
+        }
     }
 
     /// The session that a connection asks for, which it has now, whoever had it before.
@@ -338,6 +485,20 @@ impl History {
         }
     }
 
+    /// The same in a log that several servers share: whether the session is still the one that was
+    /// claimed, or nothing has happened to the one that is here.
+    #[must_use]
+    pub fn is_claimed(&self, asked: Option<&Asked>, claim: Option<Claim>) -> bool {
+        let Some(asked) = asked else { return true };
+        match (self.sessions.get(&asked.key), &self.store) {
+            (Some(session), _) => session.author.is_settled(),
+            (None, Some(RoomStore::Nats(log))) => {
+                claim.is_some() && self.claimed(log.session(&asked.key)) == claim
+            }
+            _ => false,
+        }
+    }
+
     /// Whether enough is known of what the store has to let somebody in, and nothing can have changed
     /// since that was asked, when `forgotten` sessions were. The first answer is where the room begins.
     pub fn is_known(&mut self, asked: Option<&Asked>, known: &Known, forgotten: u64) -> bool {
@@ -380,7 +541,9 @@ impl History {
     /// What a reader is to read from the store next, since it is not kept here any more.
     #[must_use]
     pub fn older(&self, bookmark: &Bookmark, is_subscribed: bool) -> Option<Range<u64>> {
-        self.store.as_ref()?;
+        let Some(RoomStore::File(_)) = &self.store else {
+            return None;
+        };
         let (position, start) = (bookmark.position, self.window.start());
         let past = bookmark.past.as_ref();
         let end = past.map(|past| past.end).filter(|_| is_subscribed);
@@ -463,26 +626,32 @@ impl History {
     /// Forgets the sessions that have been without a connection for too long; without any, what was
     /// kept for them as well. The store is told now and then that the others are here.
     pub fn forget(&mut self, now: Instant) {
-        let (before, longest) = (self.sessions.len(), self.limits.session);
-        self.sessions.retain(|_, session| {
+        let longest = self.limits.session;
+        let old = self.sessions.extract_if(|_, session| {
             let is_new = session.left.is_none_or(|left| now - left < longest);
-            is_new || !session.author.is_settled()
+            !is_new && session.author.is_settled()
         });
-        self.forgotten(before - self.sessions.len());
-        let Some(store) = &self.store else { return };
+        let old: Vec<_> = old.map(|(_, session)| session.author).collect();
+        self.forgotten(&old);
+        let Some(RoomStore::File(file)) = &self.store else {
+            return;
+        };
         for (key, session) in &mut self.sessions {
             let last = session.touched.as_ref().map(|(then, _)| *then);
             if last.is_none_or(|then| now - then >= self.limits.store_touch) {
-                session.touched = Some((now, store.touch(key, session.author.taken())));
+                session.touched = Some((now, file.touch(key, session.author.taken())));
             }
         }
     }
 
     /// Forgets everything.
     pub fn forget_all(&mut self) {
-        let all = self.sessions.len();
-        self.sessions.clear();
-        self.forgotten(all);
+        let all: Vec<_> = self
+            .sessions
+            .drain()
+            .map(|(_, session)| session.author)
+            .collect();
+        self.forgotten(&all);
         self.window.clear();
     }
 
@@ -497,14 +666,20 @@ impl History {
             .filter_map(|(key, session)| Some((session.author.has_spoken(), session.left?, key)));
         let oldest = left.min_by_key(|(has_spoken, left, _)| (*has_spoken, *left));
         let oldest = oldest.map(|(.., key)| key.clone());
-        let was_there = oldest.is_some_and(|key| self.sessions.remove(&key).is_some());
-        self.forgotten(usize::from(was_there));
-        was_there
+        let session = oldest.and_then(|key| self.sessions.remove(&key));
+        let author = session.map(|session| session.author);
+        self.forgotten(author.as_slice());
+        author.is_some()
     }
 
-    fn forgotten(&mut self, sessions: usize) {
-        self.forgotten += sessions as u64;
-        self.budget.account(sessions * SESSION, 0);
+    fn forgotten(&mut self, sessions: &[Arc<Author>]) {
+        if let Some(counts) = &mut self.counts {
+            for author in sessions {
+                counts.leave(author.id);
+            }
+        }
+        self.forgotten += sessions.len() as u64;
+        self.budget.account(sessions.len() * SESSION, 0);
         self.sessions.shrink_to(2 * self.sessions.len());
         if !self.is_kept() {
             self.window.clear();

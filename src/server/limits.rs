@@ -178,6 +178,36 @@ pub struct Limits {
     pub store_notices: usize,
     /// How long the end of the server waits for the last commit. It is part of `drain`.
     pub store_end: Duration,
+    /// How often NATS is asked whether it is there: so a dead link is noticed after three times this.
+    pub nats_ping: Duration,
+    /// How long it may take to answer a request.
+    pub nats_answer: Duration,
+    /// The longest pause between two attempts to reach it, or to use it.
+    pub nats_retry: Duration,
+    /// How often a stream that was there must not be found before it is made again: in a cluster that
+    /// elects a leader it may not be found for a while.
+    pub nats_missing: u32,
+    /// Bytes that a new stream may take on the disks of NATS, for as long as the chat is not silent: a
+    /// thousand rooms' `window`. NATS reserves them. Whoever runs it can change that.
+    pub nats_bytes: i64,
+    /// Messages of one room that a new stream keeps. Each has a line at least, so there are as many as
+    /// in `window_lines`, and some of those in which sessions move.
+    pub nats_messages: i64,
+    /// Authors of one room of whom a server knows how many lines they have said, so that nothing is said
+    /// twice: far more than speak in the time in which a line can come twice. All servers of a chat
+    /// have to have the same number.
+    pub nats_authors: usize,
+    /// How long somebody who wants to enter waits for NATS before it is told to come back later.
+    pub nats_enter: Duration,
+    /// How long to wait before something is tried again that did not work with NATS.
+    pub nats_pause: Duration,
+    /// How long NATS may be away before those in the rooms are told.
+    pub nats_patience: Duration,
+    /// How often NATS says that a room is silent. When it does not even do that for two and a half times
+    /// this, the room is read anew.
+    pub nats_heartbeat: Duration,
+    /// How long NATS keeps what a server that ended was reading with.
+    pub nats_inactive: Duration,
     /// The accept loop's rest when the system is out of descriptors.
     pub rest: Duration,
 }
@@ -186,6 +216,21 @@ impl Limits {
     /// Bytes of a full batch to which one line more was added.
     const fn full(&self) -> usize {
         self.batch + longest(self.message)
+    }
+
+    /// The space that lines of so many bytes need: their bytes, at least one place of the channel's share
+    /// of it, and at most all of it. With 128 KiB and 256 places that share is 512 bytes. So there are
+    /// never more batches than places, and the channel never overwrites one.
+    #[must_use]
+    pub fn space_for(&self, bytes: usize) -> usize {
+        bytes.clamp(self.backlog.div_ceil(self.ring), self.backlog)
+    }
+
+    /// Bytes of the longest message to NATS that must be possible: what one connection says at once, and
+    /// what stands before it.
+    #[must_use]
+    pub const fn nats_message(&self) -> usize {
+        self.full() + 1024
     }
 
     /// Bytes of resident memory that the server stays below, whatever its clients do.
@@ -273,6 +318,18 @@ impl Limits {
         store_wal: 4 * 1024 * 1024,
         store_notices: 8,
         store_end: Duration::from_millis(300),
+        nats_ping: Duration::from_secs(2),
+        nats_answer: Duration::from_secs(2),
+        nats_retry: Duration::from_millis(500),
+        nats_missing: 3,
+        nats_bytes: 1024 * 1024 * 1024,
+        nats_messages: 16 * 1024,
+        nats_authors: 4096,
+        nats_enter: Duration::from_secs(3),
+        nats_pause: Duration::from_millis(100),
+        nats_patience: Duration::from_secs(1),
+        nats_heartbeat: Duration::from_secs(1),
+        nats_inactive: Duration::from_secs(10),
         rest: Duration::from_millis(100),
     };
 }

@@ -12,9 +12,11 @@
 //! new ([`past`]). The rest is missed by it alone, and it is told how many lines those were. Whoever
 //! comes back to its session reads on in the same way.
 //!
-//! What is different in a room whose log is in a store is in [`stored`].
+//! What is different in a room whose log is in a store is in [`stored`], and if several servers share
+//! that, in [`shared`].
 
 mod past;
+mod shared;
 mod stored;
 
 use std::future::pending;
@@ -28,13 +30,15 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::Instant;
 
 use crate::server::batch::{Batch, BatchMut, Lines};
+use crate::server::ended::Ended;
 use crate::server::handshake::{Refusal, SHUTTING_DOWN};
 use crate::server::history::{Bookmark, History};
 use crate::server::limits::Limits;
-use crate::server::sessions::{Asked, Author};
+use crate::server::sessions::{Asked, Author, RENEWED};
 use crate::server::store::{Known, RoomStore};
 use crate::server::window::Budget;
 use past::Older;
+use shared::Progress;
 pub use stored::Asking;
 use stored::Stored;
 
@@ -68,6 +72,8 @@ struct State {
     speakers: usize,
     /// A batch is being stored.
     storing: bool,
+    /// How far it has come in a log that several servers share.
+    progress: Progress,
     /// Nobody may enter any more.
     closing: bool,
     /// When a newcomer was last too slow.
@@ -97,14 +103,15 @@ impl Room {
     pub fn among(limits: &Limits, budget: &Arc<Budget>, store: Option<RoomStore>) -> Arc<Self> {
         let history = History::new(limits, budget, store.as_ref());
         let stored = store.map(|store| Stored::new(store, limits));
-        let notices = stored.as_ref().map_or(0, |_| limits.store_notices);
+        let more = stored.as_ref().map_or(0, |stored| stored.places(limits));
         let state = State {
-            batches: Some(broadcast::channel(limits.ring + notices).0),
+            batches: Some(broadcast::channel(limits.ring + more).0),
             next: BatchMut::default(),
             history,
             connections: 0,
             speakers: 0,
             storing: false,
+            progress: Progress::default(),
             closing: false,
             slow_newcomer: None,
         };
@@ -122,6 +129,9 @@ impl Room {
     /// same turn of the runtime says it before this task runs, so it becomes one batch, and each
     /// receiver takes it along in one write.
     pub async fn publish(self: Arc<Self>) {
+        if let Some((stored, log)) = self.stored.as_ref().and_then(Stored::shared) {
+            return self.share(stored, log).await;
+        }
         while self.state().batches.is_some() {
             self.to_publish.notified().await;
             match &self.stored {
@@ -211,7 +221,17 @@ impl Room {
                 state.batches = None;
             }
             self.to_publish.notify_one();
+            if let Some(stored) = &self.stored {
+                stored.applied.notify_waiters();
+            }
         }
+    }
+
+    /// Whether somebody waits for space.
+    fn is_waited_for(&self) -> bool {
+        let others = self.stored.as_ref().map(|stored| &stored.others);
+        let others = others.is_some_and(|others| others.available_permits() == 0);
+        others || self.space.available_permits() == 0
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -262,14 +282,19 @@ impl Speaker {
         self.author.key.as_ref().map(|_| self.author.id)
     }
 
-    /// Waits until a newer connection has the session of this one: for ever, if it has none.
-    pub fn replaced(&self) -> impl Future<Output = ()> + use<> {
+    /// Waits until a newer connection has the session of this one, or it is to come back: for ever, if
+    /// it has none.
+    pub fn replaced(&self) -> impl Future<Output = Ended> + use<> {
         let (id, author) = (self.id, self.author.clone());
         async move {
-            match author.key {
+            let speaker = match author.key {
                 // Boxed, since the others should not keep room for it.
                 Some(_) => Box::pin(author.replaced(id)).await,
                 None => pending().await,
+            };
+            match speaker {
+                RENEWED => Ended::Renewed,
+                _ => Ended::Replaced,
             }
         }
     }
@@ -323,13 +348,8 @@ impl Speaker {
         }
     }
 
-    /// The space that lines need: their bytes, at least one place of the channel's share of it, and
-    /// at most all of it. With 128 KiB and 256 places that share is 512 bytes. So there are never
-    /// more batches than places, and the channel never overwrites one.
     fn space_for(&self, lines: &Lines<'_>) -> u32 {
-        let Limits { ring, backlog, .. } = self.room.limits;
-        let bytes = lines.frames.len().clamp(backlog.div_ceil(ring), backlog);
-        u32::try_from(bytes).unwrap_or(u32::MAX)
+        u32::try_from(self.room.limits.space_for(lines.frames.len())).unwrap_or(u32::MAX)
     }
 
     /// Adds lines, which have their space, to the next batch.
@@ -430,7 +450,7 @@ impl Subscription {
     pub async fn congested(&self) {
         loop {
             let notified = self.room.congested.notified();
-            if self.batches.is_some() && self.room.space.available_permits() == 0 {
+            if self.batches.is_some() && self.room.is_waited_for() {
                 return;
             }
             notified.await;

@@ -122,6 +122,11 @@ impl After {
     }
 }
 
+/// Who speaks for a session that has come to another server.
+pub const ELSEWHERE: u64 = 0;
+/// Who speaks for a session that is to come back, since the past of its room is another one.
+pub const RENEWED: u64 = u64::MAX;
+
 /// A connection that hears.
 #[derive(Clone, Copy, Debug)]
 pub struct Subscriber {
@@ -153,6 +158,9 @@ pub struct Author {
     said: AtomicU64,
     /// The same number when this began, and what the client had counted by then.
     began: (u64, u64),
+    /// How many lines it will have said in the log when all those are in it that were sent to be stored
+    /// there, if several servers share that.
+    sent: AtomicU64,
     /// Where its last lines in a row begin, where they end, and where those before them end.
     run: AtomicU64,
     end: AtomicU64,
@@ -201,6 +209,7 @@ impl Author {
             changed: Notify::new(),
             said: AtomicU64::new(began.0),
             began,
+            sent: AtomicU64::new(0),
             run: AtomicU64::new(position),
             end: AtomicU64::new(position),
             earlier: AtomicU64::new(position),
@@ -242,6 +251,16 @@ impl Author {
         }
     }
 
+    /// It begins to say lines behind so many.
+    pub fn begin_at(&self, taken: u64) {
+        self.sent.store(taken, Relaxed);
+    }
+
+    /// Counts lines that are sent to be stored. Returns how many were sent before.
+    pub fn send(&self, lines: u64) -> u64 {
+        self.sent.fetch_add(lines, Relaxed)
+    }
+
     /// Counts lines that are said and are to be stored.
     pub fn say(&self, lines: u64) {
         self.in_flight.fetch_add(lines, Relaxed);
@@ -270,12 +289,13 @@ impl Author {
         }
     }
 
-    /// Waits until this connection does not speak for it any more.
-    pub async fn replaced(&self, connection: u64) {
+    /// Waits until this connection does not speak for it any more. Returns who does.
+    pub async fn replaced(&self, connection: u64) -> u64 {
         loop {
             let changed = self.changed.notified();
-            if self.speaker() != connection {
-                return;
+            let speaker = self.speaker();
+            if speaker != connection {
+                return speaker;
             }
             changed.await;
         }

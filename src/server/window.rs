@@ -72,6 +72,9 @@ pub struct Window {
     start: u64,
     /// The position of the next line.
     end: u64,
+    /// The labels that follow the last line, and the last one that was given up with its chunk.
+    next_label: u64,
+    given_up: u64,
     /// What the chunks take in memory.
     bytes: usize,
     most_lines: u64,
@@ -91,6 +94,8 @@ struct Chunk {
 #[derive(Debug)]
 struct Run {
     author: u64,
+    /// The position of its first line, as clients are told it.
+    label: u64,
     time: u64,
     lines: u64,
     bytes: usize,
@@ -105,7 +110,10 @@ impl Chunk {
     fn push(&mut self, run: Run, frames: &[u8]) {
         self.frames.extend_from_slice(frames);
         match self.runs.last_mut() {
-            Some(last) if (last.author, last.time) == (run.author, run.time) => {
+            Some(last)
+                if (last.author, last.time) == (run.author, run.time)
+                    && last.label + last.lines == run.label =>
+            {
                 last.lines += run.lines;
                 last.bytes += run.bytes;
             }
@@ -127,6 +135,8 @@ impl Window {
             chunks: VecDeque::new(),
             start: 0,
             end: 0,
+            next_label: 0,
+            given_up: 0,
             bytes: 0,
             most_lines: limits.window_lines,
             most_bytes: limits.window,
@@ -151,13 +161,16 @@ impl Window {
         self.end += lines;
         self.start = self.end;
         self.trim();
+        self.next_label = self.end;
     }
 
-    /// Keeps lines, which were said at `time`, and gives up the oldest ones that are too many.
-    pub fn push(&mut self, author: u64, time: u64, frames: &[u8], lines: u64) {
+    /// Keeps lines, which were said at `time`, and gives up the oldest ones that are too many. Clients
+    /// are told `label` as the position of the first.
+    pub fn push(&mut self, author: u64, label: u64, time: u64, frames: &[u8], lines: u64) {
         let full = self.most_bytes / CHUNKS;
         let run = Run {
             author,
+            label,
             time,
             lines,
             bytes: frames.len(),
@@ -187,7 +200,47 @@ impl Window {
             }
         }
         self.end += lines;
+        self.next_label = label + lines;
         self.trim();
+    }
+
+    /// Gives up everything; the lines that come next have labels from `label` on.
+    pub fn begin_at(&mut self, label: u64) {
+        self.clear();
+        (self.next_label, self.given_up) = (label, label);
+    }
+
+    /// What clients are told as the position of the line at `position`.
+    #[must_use]
+    pub fn label(&self, position: u64) -> u64 {
+        let run = self.runs(position).next();
+        run.map_or(self.next_label, |(at, run, _)| {
+            run.label + position.max(at) - at
+        })
+    }
+
+    /// What is behind the last line that was given up, as clients are told it.
+    #[must_use]
+    pub fn floor(&self) -> u64 {
+        match self.chunks.front() {
+            Some(first) if first.position < self.start => self.label(self.start - 1) + 1,
+            _ => self.given_up,
+        }
+    }
+
+    /// The position of the first line that has this label or a later one.
+    #[must_use]
+    pub fn position(&self, label: u64) -> u64 {
+        let first = |chunk: &Chunk| chunk.runs.first().map_or(0, |run| run.label);
+        let behind = self.chunks.partition_point(|chunk| first(chunk) <= label);
+        let from = self.chunks.get(behind.saturating_sub(1));
+        let from = from.map_or(self.end, |chunk| chunk.position);
+        let mut runs = self.runs(from);
+        let found = runs.find(|(_, run, _)| label < run.label + run.lines);
+        let position = found.map_or(self.end, |(at, run, _)| {
+            at + label.saturating_sub(run.label)
+        });
+        position.clamp(self.start, self.end)
     }
 
     /// Gives up everything.
@@ -195,6 +248,7 @@ impl Window {
         self.account(self.bytes, 0);
         self.chunks = VecDeque::new();
         self.start = self.end;
+        self.given_up = self.next_label;
     }
 
     /// How many lines from `from` up to `until` are this author's.
@@ -231,11 +285,12 @@ impl Window {
             } else if frames.len() + frame::MARK + bytes.len() > most {
                 break;
             }
-            if who.marked && told != Some((first, run.time)) {
-                frames.extend_from_slice(&frame::mark(first, run.time));
+            let label = run.label + skip;
+            if who.marked && told != Some((label, run.time)) {
+                frames.extend_from_slice(&frame::mark(label, run.time));
             }
             frames.extend_from_slice(bytes);
-            told = Some((next, run.time));
+            told = Some((run.label + take, run.time));
             position = next;
         }
         (frames, position, own)
@@ -266,6 +321,8 @@ impl Window {
             if fits && next > self.start {
                 return;
             }
+            let last = first.runs.last();
+            self.given_up = last.map_or(self.given_up, |run| run.label + run.lines);
             self.account(first.size(), 0);
             self.chunks.pop_front();
             self.start = self.start.max(next);

@@ -17,7 +17,7 @@
 //! - [`presence`]: who is told that somebody came or left, by a clock that is moved
 //! - [`sessions`]: who comes back over another connection
 //! - [`history`]: who comes late, and is shown what was said before
-//! - `without_store`: what a build without SQLite says of a store
+//! - `without_store`, `without_nats`: what a build without SQLite says of a store, and one without NATS
 //! - [`output`]: standard output and standard error that are closed, or that nobody reads
 //! - [`shutdown`]: a server that is asked to stop
 //! - `tls`: the same through TLS, in a build that has it
@@ -48,5 +48,7 @@ mod shutdown;
 mod text;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(not(feature = "nats"))]
+mod without_nats;
 #[cfg(not(feature = "sqlite"))]
 mod without_store;

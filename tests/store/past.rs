@@ -10,7 +10,7 @@ use chat_pair::server::batch::Lines;
 use chat_pair::server::identity::Identity;
 use chat_pair::server::limits::Limits;
 use chat_pair::server::rooms::{Member, Rooms};
-use chat_pair::server::store::{Store, Terms};
+use chat_pair::server::store::{Store, Terms, file};
 use futures_util::FutureExt;
 use rusqlite::Connection;
 use tokio::task::yield_now;
@@ -361,8 +361,8 @@ fn open(folder: &Folder) -> Store {
 pub fn open_with(folder: &Folder, terms: Terms, limits: &Limits) -> Store {
     let until = Instant::now() + PATIENCE;
     loop {
-        match Store::open(&folder.file(), terms, limits, |line| panic!("{line}")) {
-            Ok(store) => return store,
+        match file::Store::open(&folder.file(), terms, limits, |line| panic!("{line}")) {
+            Ok(store) => return Store::File(store),
             Err(why) => assert!(Instant::now() < until, "{why}"),
         }
     }

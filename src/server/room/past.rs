@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use tokio::sync::{broadcast, oneshot};
 
+use super::stored::Stored;
 use super::{Batches, State, Subscription};
 use crate::server::history::Bookmark;
 use crate::server::store::Piece;
@@ -36,15 +37,14 @@ impl Subscription {
             let is_subscribed = self.batches.is_some();
             let mut state = self.room.state();
             let range = state.history.older(&self.bookmark, is_subscribed);
-            let (Some(range), Some(stored)) = (range, &self.room.stored) else {
+            let file = self.room.stored.as_ref().and_then(Stored::file);
+            let (Some(range), Some(file)) = (range, file) else {
                 return state.read_kept(&mut self.batches, &mut self.bookmark);
             };
             drop(state);
             self.older = Some(Box::new(Older {
                 end: range.end,
-                piece: stored
-                    .store
-                    .read(self.bookmark.who, range, self.bookmark.uncounted()),
+                piece: file.read(self.bookmark.who, range, self.bookmark.uncounted()),
             }));
         }
     }

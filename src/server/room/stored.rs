@@ -12,7 +12,9 @@ use crate::server::handshake::Refusal;
 use crate::server::history::now;
 use crate::server::limits::Limits;
 use crate::server::sessions::{Asked, Author, Hushed};
-use crate::server::store::{Known, RoomStore};
+use crate::server::store::nats::RoomLog;
+use crate::server::store::nats::counts::Claim;
+use crate::server::store::{Known, RoomStore, file};
 
 /// What those in a room hear when their lines cannot be stored, and when they can again.
 const WAITING: &str = "the chat cannot be stored for now: lines are kept, and sent later";
@@ -26,6 +28,10 @@ pub(super) struct Stored {
     notices: Arc<Semaphore>,
     /// Notified when nothing is waited for any more.
     refused: Notify,
+    /// Notified when something of a log is applied that several servers share.
+    pub(super) applied: Notify,
+    /// Bytes of other servers that may be said and not yet taken by every subscriber.
+    pub(super) others: Arc<Semaphore>,
 }
 
 /// What the store has of a room and of a session in it, so that somebody may enter.
@@ -34,8 +40,22 @@ pub struct Asking {
     known: Known,
     /// How many sessions were forgotten before the store was asked.
     forgotten: u64,
+    /// What has given the session to this server, if several share the log.
+    claim: Option<Claim>,
     /// The connection that has the session says nothing meanwhile.
     _hushed: Option<Hushed>,
+}
+
+impl Asking {
+    /// The same of a log that several servers share.
+    pub(super) fn shared(claim: Option<Claim>, hushed: Option<Hushed>) -> Self {
+        Self {
+            known: Known::default(),
+            forgotten: 0,
+            claim,
+            _hushed: hushed,
+        }
+    }
 }
 
 impl Stored {
@@ -44,6 +64,32 @@ impl Stored {
             store,
             notices: Arc::new(Semaphore::new(limits.store_notices)),
             refused: Notify::new(),
+            applied: Notify::new(),
+            others: Arc::new(Semaphore::new(limits.backlog)),
+        }
+    }
+
+    /// Places of the room's channel beside those for what is said here.
+    pub(super) fn places(&self, limits: &Limits) -> usize {
+        match self.store {
+            RoomStore::File(_) => limits.store_notices,
+            RoomStore::Nats(_) => limits.store_notices + limits.ring,
+        }
+    }
+
+    /// The log, if several servers share it.
+    pub(super) fn shared(&self) -> Option<(&Self, &RoomLog)> {
+        match &self.store {
+            RoomStore::File(_) => None,
+            RoomStore::Nats(log) => Some((self, log)),
+        }
+    }
+
+    /// The file, if it is in one.
+    pub(super) fn file(&self) -> Option<&file::RoomStore> {
+        match &self.store {
+            RoomStore::File(file) => Some(file),
+            RoomStore::Nats(_) => None,
         }
     }
 
@@ -57,6 +103,7 @@ impl Room {
     /// Stores what is said, then applies it, until there is nothing more. Everything that is said
     /// while one batch is being stored is in the next one.
     pub(super) async fn store(&self, stored: &Stored) {
+        let Some(file) = stored.file() else { return };
         loop {
             let next = self.state().begin_to_store();
             let Some((position, batch)) = next else {
@@ -67,7 +114,7 @@ impl Room {
             let batch = if batch.lines() == 0 {
                 Some(batch) // Notices are for those who are there.
             } else {
-                let mut storing = pin!(stored.store.append(position, time, batch));
+                let mut storing = pin!(file.append(position, time, batch));
                 loop {
                     tokio::select! {
                         biased;
@@ -98,7 +145,7 @@ impl Room {
 
     /// Tells those who are in the room, without taking space, unless they have not taken in what was
     /// told before.
-    fn tell(&self, stored: &Stored, notice: &str) {
+    pub(super) fn tell(&self, stored: &Stored, notice: &str) {
         let Ok(place) = stored.notices.clone().try_acquire_owned() else {
             return;
         };
@@ -112,7 +159,11 @@ impl Room {
     /// the connection that has the session now, and what was said is stored: so it is known how many
     /// lines were taken. `None` if it cannot be known now; without a store nothing has to be asked.
     pub async fn ask(&self, asked: Option<&Asked>) -> Option<Asking> {
-        let store = &self.stored.as_ref()?.store;
+        let stored = self.stored.as_ref()?;
+        if let Some((stored, log)) = stored.shared() {
+            return self.ask_shared(stored, log, asked).await;
+        }
+        let store = stored.file()?;
         let key = asked.map(|asked| &asked.key);
         let author = key.and_then(|key| self.state().history.author_of(key));
         let hushed = author.map(Hushed::new);
@@ -131,6 +182,7 @@ impl Room {
         Some(Asking {
             known,
             forgotten,
+            claim: None,
             _hushed: hushed,
         })
     }
@@ -147,6 +199,12 @@ impl Room {
         asking: &Asking,
     ) -> Result<Option<Entered>, Refusal> {
         let mut state = self.state();
+        if self.stored.as_ref().and_then(Stored::shared).is_some() {
+            if !state.may_enter(asked, asking.claim) {
+                return Ok(None);
+            }
+            return self.enter_in(&mut state, asked, None).map(Some);
+        }
         let (known, forgotten) = (&asking.known, asking.forgotten);
         if !state.history.is_known(asked, known, forgotten) {
             return Ok(None);

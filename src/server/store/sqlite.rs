@@ -55,7 +55,7 @@ use crate::server::batch::BatchMut;
 use crate::server::frame;
 use crate::server::history::now;
 use crate::server::limits::Limits;
-use crate::server::store::{Append, Known, Order, Piece, Question, Store, Terms, Touch};
+use crate::server::store::file::{Append, Known, Order, Piece, Question, Store, Terms, Touch};
 
 /// "chat", as a number.
 const APPLICATION: i64 = 0x6368_6174;

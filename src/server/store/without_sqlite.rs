@@ -5,7 +5,7 @@ use std::fmt::Arguments;
 use std::path::Path;
 
 use crate::server::limits::Limits;
-use crate::server::store::{Store, Terms};
+use crate::server::store::file::{Store, Terms};
 
 /// An open file, of which there is none.
 #[derive(Clone, Debug)]

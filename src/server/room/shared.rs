@@ -1,0 +1,526 @@
+//! What is different in a room whose log several servers share: what is said is sent to a stream, and
+//! applied when the stream delivers it, between what the other servers have sent. All of them apply the
+//! same in the same order.
+//!
+//! What this server has said brings its space with it, as everywhere. What comes from others has a space
+//! of its own, for which it waits before it is applied: so a slow reader holds up what comes from the
+//! stream, which keeps it, and never what the room's own speakers have in it already.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::{sleep, timeout};
+
+use super::stored::{Asking, Stored};
+use super::{Room, State};
+use crate::server::batch::BatchMut;
+use crate::server::limits::Limits;
+use crate::server::sessions::{Asked, Hushed};
+use crate::server::store::nats::counts::Claim;
+use crate::server::store::nats::message::{self, Body, Head, INDEX, LINES, Part};
+use crate::server::store::nats::{At, Entry, RoomLog, Up};
+
+/// What those in a room hear when nothing goes to the stream and nothing comes from it, when it goes on,
+/// and when the stream has forgotten something that was not read yet.
+const WAITING: &str = "the chat is interrupted: lines are kept and sent later";
+const GOES_ON: &str = "the chat goes on";
+const MISSED: &str = "some messages missed";
+
+/// How far a room has come in the log.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// When the stream was made.
+    created: Option<i128>,
+    /// What tells its pasts apart: nothing, unless it was cut back.
+    salt: u64,
+    /// The last message that was applied.
+    last: Option<At>,
+    /// All was applied that was there, and what comes is applied when it comes.
+    is_ready: bool,
+    /// The log was cut back, and has to get another past before anything else.
+    is_cut: bool,
+    /// What is on its way to the stream. There is only one batch: so in the stream, no lines of an
+    /// author can be missing before others.
+    sent: Option<Sent>,
+    /// Who waits for a session.
+    claims: HashMap<u64, oneshot::Sender<()>>,
+}
+
+/// A batch on its way to the stream.
+#[derive(Debug)]
+struct Sent {
+    number: u64,
+    message: Bytes,
+    batch: BatchMut,
+}
+
+impl Room {
+    /// Sends what is said to the stream, and applies what the stream delivers, until the room is closed.
+    pub(super) async fn share(&self, stored: &Stored, log: &RoomLog) {
+        tokio::select! {
+            () = self.send(stored, log) => {}
+            () = self.follow(stored, log) => {}
+            () = self.tell_of_interruptions(stored) => {}
+        }
+    }
+
+    /// Waits until something is so in the room, which changes when something is applied.
+    async fn until<T>(&self, stored: &Stored, mut is: impl FnMut(&mut State) -> Option<T>) -> T {
+        loop {
+            let applied = stored.applied.notified();
+            let found = is(&mut self.state());
+            match found {
+                Some(found) => return found,
+                None => applied.await,
+            }
+        }
+    }
+
+    /// Tells those in the room when nothing goes to the stream or comes from it for a while.
+    async fn tell_of_interruptions(&self, stored: &Stored) {
+        let (patience, is_ready) = (self.limits.nats_patience, |state: &mut State| {
+            state.progress.is_ready.then_some(())
+        });
+        loop {
+            self.until(stored, is_ready).await;
+            self.until(stored, |state| (!state.progress.is_ready).then_some(()))
+                .await;
+            if timeout(patience, self.until(stored, is_ready))
+                .await
+                .is_err()
+            {
+                self.tell(stored, WAITING);
+                self.until(stored, is_ready).await;
+                self.tell(stored, GOES_ON);
+            }
+        }
+    }
+
+    /// Sends one batch after the other.
+    async fn send(&self, stored: &Stored, log: &RoomLog) {
+        while self.state().batches.is_some() {
+            if self.state().begin_to_send(log, &self.limits) {
+                self.send_until_applied(stored, log).await;
+            } else {
+                self.to_publish.notified().await;
+            }
+        }
+    }
+
+    /// Sends a batch, again and again, until the stream has delivered it, or the room is closed.
+    async fn send_until_applied(&self, stored: &Stored, log: &RoomLog) {
+        loop {
+            let sent = self.state().progress.sent.as_ref().map(Sent::message);
+            let Some((number, message)) = sent else {
+                return;
+            };
+            let is_over = |state: &mut State| {
+                let sent = state.progress.sent.as_ref().map(|sent| sent.number);
+                (sent != Some(number) || state.batches.is_none()).then(|| state.batches.is_none())
+            };
+            tokio::select! {
+                () = self.send_once(log, number, message) => {}
+                is_closed = self.until(stored, is_over) => if is_closed { return },
+            }
+        }
+    }
+
+    /// Sends a message when there is a connection: what is sent while there is none would be sent once for
+    /// each time. Returns when it may have to be sent again.
+    async fn send_once(&self, log: &RoomLog, number: u64, message: Bytes) {
+        let mut up = log.nats.up();
+        if up.wait_for(Option::is_some).await.is_ok()
+            && log.nats.publish(&log.subject, number, message).await
+        {
+            // It will be delivered. If the connection is lost, it may have to be sent again all the
+            // same: to a stream that was cut back.
+            let _ = up.changed().await;
+        } else {
+            sleep(self.limits.nats_pause).await;
+        }
+    }
+
+    /// Reads the stream, and again whenever that ends, until the room is closed.
+    async fn follow(&self, stored: &Stored, log: &RoomLog) {
+        let mut up = log.nats.up();
+        loop {
+            let now = up.wait_for(Option::is_some).await.map(|up| *up);
+            let Ok(Some(now)) = now else { return };
+            tokio::select! {
+                _ = self.read(stored, log, now) => {}
+                _ = up.wait_for(|up| *up != Some(now)) => {}
+            }
+            self.state().progress.is_ready = false;
+            stored.applied.notify_waiters();
+            sleep(self.limits.nats_pause).await;
+        }
+    }
+
+    /// Reads the stream from the last message on that was applied, or from where the room's last lines
+    /// begin. Returns when it has to be read anew.
+    async fn read(&self, stored: &Stored, log: &RoomLog, now: Up) -> Option<()> {
+        let mut expected = self.state().begin_to_read(log, now);
+        let begin = match expected {
+            Some(at) => at.sequence,
+            None => match log.nats.last(&log.subject).await.ok()? {
+                None => 1,
+                Some(last) => message::decode(&last.message)
+                    .map_or(last.at.sequence, |(head, _)| (head.floor >> INDEX).max(1)),
+            },
+        };
+        let mut delivery = log.nats.follow(&log.subject, begin).await.ok()?;
+        if delivery.pending == 0 && expected.is_some() {
+            self.state().is_cut_back();
+            return None;
+        }
+        let mut is_first = expected.is_none();
+        loop {
+            if delivery.has_caught_up() {
+                self.catch_up(stored, log).await?;
+            }
+            let entry = delivery.next().await?;
+            if let Some(last) = expected.take() {
+                if entry.at == last {
+                    continue;
+                }
+                if entry.at.sequence <= last.sequence {
+                    self.state().is_cut_back();
+                    return None;
+                }
+                // The stream has forgotten what was to be read next.
+                self.state().skip_to(entry.at, log);
+                self.tell(stored, MISSED);
+            }
+            if self
+                .state()
+                .progress
+                .last
+                .is_some_and(|last| entry.at.sequence <= last.sequence)
+            {
+                continue;
+            }
+            self.take(stored, log, &entry, std::mem::take(&mut is_first))
+                .await;
+            stored.applied.notify_waiters();
+        }
+    }
+
+    /// All was read that was there. `None` if it has to be read anew.
+    async fn catch_up(&self, stored: &Stored, log: &RoomLog) -> Option<()> {
+        if self.state().progress.is_ready {
+            return Some(());
+        }
+        let renewal = self.state().renewal(log);
+        if let Some((number, message)) = renewal {
+            // When it comes back the room has another past, here and everywhere.
+            let is_sent = log.nats.publish(&log.subject, number, message).await;
+            return is_sent.then_some(());
+        }
+        self.state().progress.is_ready = true;
+        stored.applied.notify_waiters();
+        self.to_publish.notify_one();
+        Some(())
+    }
+
+    /// Applies a message of the stream.
+    async fn take(&self, stored: &Stored, log: &RoomLog, entry: &Entry, is_first: bool) {
+        let at = entry.at;
+        let Some((head, body)) = message::decode(&entry.message) else {
+            log.nats.is_not_ours(&log.subject);
+            self.state().progress.last = Some(at);
+            return;
+        };
+        if is_first {
+            self.state().begin_with(head, at, log);
+        }
+        let is_own = head.server == log.nats.server();
+        let is_sent = |sent: &mut Sent| is_own && sent.number == head.number;
+        if let Body::Lines(parts) = &body
+            && !self.state().progress.sent.as_mut().is_some_and(is_sent)
+        {
+            let bytes = parts.iter().map(|part| part.frames.len()).sum();
+            let space = self.space_for_others(stored, bytes).await;
+            let mut state = self.state();
+            let batch = state.batch_of(parts, space);
+            return state.apply_shared(batch, parts, at);
+        }
+        let mut state = self.state();
+        match body {
+            Body::Lines(parts) => {
+                let Some(Sent { batch, .. }) = state.progress.sent.take_if(is_sent) else {
+                    return; // It was there a moment ago, and nobody else takes it.
+                };
+                let said = batch.said().filter(|(.., lines)| *lines > 0);
+                let said: Vec<_> = said
+                    .map(|(author, _, lines)| (author.clone(), lines))
+                    .collect();
+                state.apply_shared(batch, &parts, at);
+                for (author, lines) in said {
+                    author.settle(lines);
+                }
+                state.storing = false;
+                self.end(&mut state);
+            }
+            Body::Claim { session, sent } => {
+                let claim = (head.server, head.number);
+                state.history.claim(session, sent, claim, is_own, at);
+                if is_own && let Some(waiting) = state.progress.claims.remove(&head.number) {
+                    // An error means that nobody waits for it any more.
+                    let _ = waiting.send(());
+                }
+                state.progress.last = Some(at);
+            }
+            Body::Salt(salt) => {
+                if head.salt == state.progress.salt {
+                    state.renew(log, salt);
+                }
+                state.progress.last = Some(at);
+            }
+        }
+    }
+
+    /// Waits for the space that lines of other servers need.
+    async fn space_for_others(
+        &self,
+        stored: &Stored,
+        bytes: usize,
+    ) -> Option<OwnedSemaphorePermit> {
+        let permits = u32::try_from(self.limits.space_for(bytes)).unwrap_or(u32::MAX);
+        let others = stored.others.clone();
+        if let Ok(space) = others.clone().try_acquire_many_owned(permits) {
+            return Some(space);
+        }
+        let space = others.acquire_many_owned(permits);
+        let mut space = std::pin::pin!(space);
+        // Asked once, it has all that is free, which is how `congested` sees that somebody waits.
+        let asked = futures_util::FutureExt::now_or_never(space.as_mut());
+        self.congested.notify_waiters();
+        match asked {
+            Some(space) => space.ok(),
+            None => space.await.ok(),
+        }
+    }
+
+    /// Waits until the room has come as far as the client has, and until the session that it asks for is
+    /// this connection's, on all servers. `None` if that cannot be now.
+    pub(super) async fn ask_shared(
+        &self,
+        stored: &Stored,
+        log: &RoomLog,
+        asked: Option<&Asked>,
+    ) -> Option<Asking> {
+        let claim = async {
+            self.until(stored, |state| state.has_reached(asked).then_some(()))
+                .await;
+            let Some(asked) = asked else {
+                return (None, None);
+            };
+            let author = self.state().history.author_of(&asked.key);
+            if let Some(hushed) = author.map(Hushed::new) {
+                hushed.author().settled().await;
+                return (None, Some(hushed));
+            }
+            (Some(self.claim(log, asked).await), None)
+        };
+        let claimed = timeout(self.limits.nats_enter, claim).await;
+        claimed
+            .ok()
+            .map(|(claim, hushed)| Asking::shared(claim, hushed))
+    }
+
+    /// Takes a session over from whichever server has it.
+    async fn claim(&self, log: &RoomLog, asked: &Asked) -> Claim {
+        let (done, mut claimed) = oneshot::channel();
+        let (number, message) = {
+            let mut state = self.state();
+            let head = state.head(log);
+            let body = Body::Claim {
+                session: log.session(&asked.key),
+                sent: asked.sent,
+            };
+            let claims = &mut state.progress.claims;
+            claims.retain(|_, waiting| !waiting.is_closed());
+            claims.insert(head.number, done);
+            (head.number, Bytes::from(message::encode(&head, &body)))
+        };
+        loop {
+            tokio::select! {
+                _ = &mut claimed => return (log.nats.server(), number),
+                () = self.send_once(log, number, message.clone()) => {}
+            }
+        }
+    }
+}
+
+impl Sent {
+    fn message(&self) -> (u64, Bytes) {
+        (self.number, self.message.clone())
+    }
+}
+
+impl State {
+    /// What stands before the next message.
+    fn head(&self, log: &RoomLog) -> Head {
+        let (floor, prior) = self.history.ends();
+        Head {
+            server: log.nats.server(),
+            number: log.nats.number(),
+            salt: self.progress.salt,
+            floor,
+            prior,
+        }
+    }
+
+    /// Takes what is to be sent next. Returns whether there is anything.
+    fn begin_to_send(&mut self, log: &RoomLog, limits: &Limits) -> bool {
+        while self.progress.sent.is_none() {
+            if self.next.is_empty() || self.batches.is_none() || !self.progress.is_ready {
+                return false;
+            }
+            let bytes = log.nats.longest().saturating_sub(message::HEAD);
+            let space = |bytes| limits.space_for(bytes);
+            let batch = self.next.take(LINES, bytes, message::PART, space);
+            if batch.lines() == 0 {
+                self.apply(batch, Some(0)); // Notices are for those who are there.
+                continue;
+            }
+            let said = batch.said().filter(|(.., lines)| *lines > 0);
+            let parts = said.map(|(author, frames, lines)| Part {
+                author: author.id,
+                before: author.send(lines),
+                lines,
+                frames,
+            });
+            let (head, body) = (self.head(log), Body::Lines(parts.collect()));
+            let message = message::encode(&head, &body).into();
+            self.progress.sent = Some(Sent {
+                number: head.number,
+                message,
+                batch,
+            });
+            self.storing = true;
+        }
+        true
+    }
+
+    /// Begins to read: returns the message behind which that goes on, and which must come first. `None`
+    /// if nothing was read yet, or nothing of this stream.
+    fn begin_to_read(&mut self, log: &RoomLog, now: Up) -> Option<At> {
+        if self.progress.created != Some(now.created) {
+            self.progress.created = Some(now.created);
+            (self.progress.last, self.progress.is_cut) = (None, false);
+            self.history.begin_at(0);
+            self.renew(log, 0);
+        }
+        self.progress.last
+    }
+
+    /// The first message that is read tells which past this is, and whether it is the first of all.
+    fn begin_with(&mut self, head: Head, at: At, log: &RoomLog) {
+        let label = if head.prior == 0 {
+            0
+        } else {
+            at.sequence << INDEX
+        };
+        self.history.begin_at(label);
+        if head.salt != self.progress.salt {
+            self.renew(log, head.salt);
+        }
+    }
+
+    /// The log does not have what was applied last: it was cut back, as after a power failure.
+    fn is_cut_back(&mut self) {
+        (self.progress.last, self.progress.is_cut) = (None, true);
+    }
+
+    /// What gives a log that was cut back another past.
+    fn renewal(&mut self, log: &RoomLog) -> Option<(u64, Bytes)> {
+        if !self.progress.is_cut {
+            return None;
+        }
+        let head = self.head(log);
+        let salt = log
+            .nats
+            .digest(&[&format!("{:x} {}", head.server, head.number)]);
+        let message = message::encode(&head, &Body::Salt(salt));
+        Some((head.number, message.into()))
+    }
+
+    /// From here on the log has another past.
+    fn renew(&mut self, log: &RoomLog, salt: u64) {
+        (self.progress.salt, self.progress.is_cut) = (salt, false);
+        let epoch = log.epoch(self.progress.created.unwrap_or_default(), salt);
+        self.history.renew(Some(format!("{epoch:016x}")));
+        self.forget_sessions(log);
+    }
+
+    /// What comes before this message is forgotten by the stream, and was not read.
+    fn skip_to(&mut self, at: At, log: &RoomLog) {
+        self.history.begin_at(at.sequence << INDEX);
+        self.history.renew(None);
+        self.forget_sessions(log);
+    }
+
+    /// Sends nothing more of sessions, since those are told that they have to come back: they will say
+    /// it again, or that they do not know whether it was taken.
+    fn forget_sessions(&mut self, log: &RoomLog) {
+        self.next
+            .keep(|author, _| author.key.is_none().then_some(0));
+        let head = self.head(log);
+        let Some(mut sent) = self.progress.sent.take() else {
+            return;
+        };
+        sent.batch
+            .keep(|author, _| author.key.is_none().then_some(0));
+        if sent.batch.lines() == 0 {
+            self.storing = false;
+            return;
+        }
+        if let Some((_, Body::Lines(mut parts))) = message::decode(&sent.message) {
+            parts.retain(|part| part.author >> 63 == 0);
+            sent.message = message::encode(&head, &Body::Lines(parts)).into();
+            sent.number = head.number;
+        }
+        self.progress.sent = Some(sent);
+    }
+
+    /// What other servers have said, as a batch.
+    fn batch_of(&self, parts: &[Part<'_>], space: Option<OwnedSemaphorePermit>) -> BatchMut {
+        let mut batch = BatchMut::default();
+        for part in parts {
+            let author = self.history.author(part.author);
+            batch.push(&author, part.frames, part.lines);
+        }
+        batch.put(space);
+        batch
+    }
+
+    /// Applies the next batch of the log, and publishes it.
+    fn apply_shared(&mut self, batch: BatchMut, parts: &[Part<'_>], at: At) {
+        let batch = self.history.apply_shared(batch, parts, at);
+        self.progress.last = Some(at);
+        // What is read once more was heard, as far as it was read before.
+        if let Some(batches) = &self.batches
+            && !self.progress.is_cut
+        {
+            // An error means that nobody is there to hear it.
+            let _ = batches.send(Arc::new(batch));
+        }
+    }
+
+    /// Whether the room has come as far as somebody has who asks to enter.
+    fn has_reached(&self, asked: Option<&Asked>) -> bool {
+        let after = asked.and_then(|asked| asked.after.as_ref());
+        let after = after.filter(|after| after.epoch == self.history.epoch());
+        let wanted = after.map_or(0, |after| after.position >> INDEX);
+        let last = self.progress.last.map_or(0, |last| last.sequence);
+        self.progress.is_ready && wanted <= last
+    }
+
+    /// Whether somebody may enter: what was asked for is still so.
+    pub(super) fn may_enter(&self, asked: Option<&Asked>, claim: Option<Claim>) -> bool {
+        self.has_reached(asked) && self.history.is_claimed(asked, claim)
+    }
+}

@@ -1,0 +1,662 @@
+//! The connection to NATS, the stream in it, and what the operator hears of both. A task of its own
+//! looks after them: it makes the stream if there is none, and looks at it again after each time that
+//! the connection was lost.
+
+use std::fmt::{self, Arguments};
+use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use std::error::Error;
+
+use async_nats::connection::State;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, push};
+use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind, RequestErrorKind};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::{ConsumerErrorKind, DirectGetErrorKind};
+use async_nats::jetstream::{self, Context, ErrorCode, stream};
+use async_nats::{
+    Client, ClientError, ConnectOptions, Event, HeaderValue, ServerAddr, ServerError, StatusCode,
+    Subject, Subscriber,
+};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use sha2::{Digest, Sha256};
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+
+use crate::os::describe;
+use crate::server::limits::Limits;
+use crate::server::store::nats::{At, Entry, Place, Up};
+
+/// A connection to NATS. Each clone is the same one.
+#[derive(Clone, Debug)]
+pub struct Nats(Arc<Shared>);
+
+struct Shared {
+    client: Client,
+    context: Context,
+    /// The name of the stream.
+    stream: String,
+    /// What the operator calls it.
+    shown: String,
+    /// Since when it can be used, if it can be now.
+    up: watch::Receiver<Option<Up>>,
+    /// Notified when somebody found that the stream should be looked at.
+    look: Notify,
+    /// What tells this run of the server from all others that ever were.
+    server: u64,
+    /// The number of the next message of this server.
+    next_message: AtomicU64,
+    /// The author that the next connection without a session is.
+    next_author: AtomicU64,
+    limits: Limits,
+    told: Told,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.shown)
+    }
+}
+
+/// What the client says by itself. Since it drops such events when there are many, they are hints.
+#[derive(Clone, Debug, Default)]
+struct Hint {
+    /// How often there was a connection.
+    round: u64,
+    /// Why there is none.
+    failed: Option<&'static str>,
+    /// What was not allowed last.
+    forbidden: Option<String>,
+}
+
+/// What the operator was told last of the trouble that there is, about each of these things: nothing is
+/// said twice.
+struct Told {
+    tell: Box<dyn Fn(Arguments<'_>) + Send + Sync>,
+    of: [Mutex<Option<String>>; 3],
+}
+
+/// What can be in trouble.
+#[derive(Clone, Copy, Debug)]
+pub enum Part {
+    /// The connection, or the stream.
+    Stream,
+    /// Sending to it.
+    Sending,
+    /// Reading it.
+    Reading,
+}
+
+impl Told {
+    /// There is trouble with something, or there is none.
+    fn tell(&self, part: Part, trouble: Option<String>, shown: &str) {
+        let told = &self.of[part as usize];
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told == trouble {
+            return;
+        }
+        match &trouble {
+            Some(why) => (self.tell)(format_args!(
+                "cannot use {shown}: {why} (trying again; who speaks waits)"
+            )),
+            None => (self.tell)(format_args!("{shown} can be used again")),
+        }
+        *told = trouble;
+    }
+}
+
+impl Nats {
+    /// Begins to connect, and goes on with that until the end of the program. To be called within a
+    /// Tokio runtime. `tell` tells the operator.
+    ///
+    /// # Errors
+    ///
+    /// One line that names a file or a URL that cannot be used.
+    pub async fn open(
+        place: Place<'_>,
+        limits: &Limits,
+        tell: impl Fn(Arguments<'_>) + Send + Sync + 'static,
+    ) -> Result<Self, String> {
+        let addresses = place.urls.iter().map(|url| {
+            url.parse::<ServerAddr>()
+                .map_err(|_| format!("{} is no URL of a NATS server", without_secret(url)))
+        });
+        let addresses = addresses.collect::<Result<Vec<_>, _>>()?;
+        let urls: Vec<_> = place.urls.iter().map(|url| without_secret(url)).collect();
+        let (hints, hinted) = watch::channel(Hint::default());
+        let longest_pause = limits.nats_retry;
+        let mut options = ConnectOptions::new()
+            .name("chat")
+            .retry_on_initial_connect()
+            .max_reconnects(None)
+            .ping_interval(limits.nats_ping)
+            .connection_timeout(limits.nats_answer)
+            .request_timeout(Some(limits.nats_answer))
+            .reconnect_delay_callback(move |attempts| {
+                let pause = Duration::from_millis(10) * u32::try_from(attempts).unwrap_or(u32::MAX);
+                pause.min(longest_pause)
+            })
+            .event_callback(move |event| {
+                hints.send_modify(|hint| hint.take(event));
+                async {}
+            });
+        // The library does not look for them in the URLs by itself.
+        if let Some(url) = addresses.iter().find(|url| url.has_user_pass()) {
+            let (user, password) = (url.username().unwrap_or_default(), url.password());
+            options = match password {
+                Some(password) => options.user_and_password(user.to_owned(), password.to_owned()),
+                None => options.token(user.to_owned()),
+            };
+        }
+        if let Some(file) = place.credentials {
+            let cannot = |why: &str| format!("cannot use {} as credentials: {why}", file.display());
+            let text = fs::read_to_string(file).map_err(|error| cannot(&describe(&error)))?;
+            let with = options.credentials(&text);
+            options = with.map_err(|_| cannot("they are not what `nsc generate creds` writes"))?;
+        }
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(|error| format!("cannot start: {error}"))?;
+        let (server, connections) = random.split_at(8);
+        // The upper half of what tells connections apart is random, the lower half counts. The first
+        // bit is that of sessions.
+        let first_author = number(connections) >> 1 & !0xff_ffff;
+        let stream = place.stream.to_owned();
+        let (troubled, up) = watch::channel(None);
+        let (limits, shown) = (limits.clone(), format!("NATS at {}", urls.join(",")));
+        let told = Told {
+            tell: Box::new(tell),
+            of: Default::default(),
+        };
+        // With `retry_on_initial_connect` this does not wait for the connection.
+        let client = options.connect(addresses).await;
+        let client = client.map_err(|error| format!("cannot use {shown}: {error}"))?;
+        let mut context = jetstream::new(client.clone());
+        context.set_timeout(limits.nats_answer);
+        let nats = Self(Arc::new(Shared {
+            client,
+            context,
+            stream,
+            shown,
+            up,
+            look: Notify::new(),
+            server: number(server),
+            next_message: AtomicU64::new(1),
+            next_author: AtomicU64::new(first_author),
+            limits,
+            told,
+        }));
+        tokio::spawn(nats.clone().look_after(hinted, troubled));
+        Ok(nats)
+    }
+
+    /// The task that looks after the connection and the stream.
+    async fn look_after(self, mut hinted: watch::Receiver<Hint>, up: watch::Sender<Option<Up>>) {
+        let shared = &self.0;
+        // The stream was there once, and was not found so many times since.
+        let (mut was_there, mut missing) = (false, 0);
+        loop {
+            let hint = hinted.borrow_and_update().clone();
+            let mut found = Err(String::new());
+            if shared.client.connection_state() == State::Connected {
+                // A stream that is not found while a cluster elects its leader is there all the same.
+                let may_make = !was_there || missing >= shared.limits.nats_missing;
+                found = self.look(may_make).await.map_err(|trouble| match trouble {
+                    Trouble::Missing => {
+                        missing += 1;
+                        String::new()
+                    }
+                    Trouble::NoAnswer => hinted.borrow().forbidden.clone().map_or_else(
+                        || "it does not answer".to_owned(),
+                        |what| format!("it does not allow this server what it needs: {what}"),
+                    ),
+                    Trouble::Said(why) => why,
+                });
+            } else if let Some(why) = hint.failed {
+                found = Err(why.to_owned());
+            }
+            let is_same = hinted.borrow().round == hint.round;
+            match found {
+                Ok(created) if is_same => {
+                    (was_there, missing) = (true, 0);
+                    let round = hint.round;
+                    up.send_replace(Some(Up { round, created }));
+                    shared.told.tell(Part::Stream, None, &shared.shown);
+                    tokio::select! {
+                        _ = hinted.changed() => {}
+                        () = shared.look.notified() => {}
+                    }
+                    if shared.client.connection_state() != State::Connected {
+                        up.send_replace(None);
+                    }
+                    continue;
+                }
+                Ok(_) => {}
+                Err(why) => {
+                    up.send_replace(None);
+                    if !why.is_empty() {
+                        shared.told.tell(Part::Stream, Some(why), &shared.shown);
+                    }
+                }
+            }
+            let _ = timeout(shared.limits.nats_retry, hinted.changed()).await;
+        }
+    }
+
+    /// Looks at the stream, and makes it if there is none. Returns when it was made.
+    async fn look(&self, may_make: bool) -> Result<i128, Trouble> {
+        let shared = &self.0;
+        let (most, longest) = (shared.client.max_payload(), shared.limits.nats_message());
+        if most < longest {
+            return Err(Trouble::Said(format!(
+                "it takes messages of at most {most} bytes, and lines may need {longest}: give it a larger \
+                 max_payload, or this server a smaller --max-message"
+            )));
+        }
+        let wanted = stream::Config {
+            name: shared.stream.clone(),
+            subjects: vec![format!("{}.room.*", shared.stream)],
+            max_bytes: shared.limits.nats_bytes,
+            max_messages_per_subject: shared.limits.nats_messages,
+            discard: stream::DiscardPolicy::Old,
+            allow_direct: true,
+            ..stream::Config::default()
+        };
+        let found = match shared.context.get_stream(&shared.stream).await {
+            Ok(found) => found,
+            Err(error) => match error.kind() {
+                GetStreamErrorKind::JetStream(error)
+                    if error.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+                {
+                    if !may_make {
+                        return Err(Trouble::Missing);
+                    }
+                    let made = shared.context.create_stream(&wanted).await;
+                    made.map_err(|error| match error.kind() {
+                        CreateStreamErrorKind::JetStream(error) => self.refused(&error),
+                        CreateStreamErrorKind::TimedOut => Trouble::NoAnswer,
+                        other => Trouble::Said(other.to_string()),
+                    })?
+                }
+                GetStreamErrorKind::JetStream(error) => return Err(self.refused(&error)),
+                _ => return Err(unanswered(&error)),
+            },
+        };
+        let (info, config) = (found.cached_info(), &found.cached_info().config);
+        let wrong = [
+            (config.subjects != wanted.subjects, "subjects"),
+            (config.discard != wanted.discard, "discard"),
+            (config.retention != wanted.retention, "retention"),
+            (config.storage != wanted.storage, "storage"),
+            (!config.allow_direct, "allow_direct"),
+            (config.no_ack, "no_ack"),
+            (config.sealed, "sealed"),
+            (
+                config.mirror.is_some() || config.sources.is_some(),
+                "sources",
+            ),
+        ];
+        let wrong: Vec<_> = wrong
+            .iter()
+            .filter(|(is, _)| *is)
+            .map(|(_, what)| *what)
+            .collect();
+        if !wrong.is_empty() {
+            let stream = &shared.stream;
+            return Err(Trouble::Said(format!(
+                "its stream {stream} has other settings than this server gives one ({}): delete it, or name \
+                 another with --nats-stream",
+                wrong.join(", ")
+            )));
+        }
+        Ok(info.created.unix_timestamp_nanos())
+    }
+
+    /// What an error of JetStream means.
+    fn refused(&self, error: &jetstream::Error) -> Trouble {
+        let stream = &self.0.stream;
+        Trouble::Said(match error.error_code() {
+            ErrorCode::STREAM_SUBJECT_OVERLAP => format!(
+                "another stream there has the subjects {stream}.room.*: change that one, or name another \
+                 with --nats-stream"
+            ),
+            ErrorCode::STREAM_NAME_EXIST => {
+                format!("its stream {stream} is another program's: name another with --nats-stream")
+            }
+            ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
+                NO_JETSTREAM.to_owned()
+            }
+            ErrorCode::STORAGE_RESOURCES_EXCEEDED | ErrorCode::STREAM_STORE_FAILED => {
+                "it has no space left for the stream".to_owned()
+            }
+            _ => error.to_string(),
+        })
+    }
+
+    /// The name of the stream.
+    #[must_use]
+    pub fn stream(&self) -> &str {
+        &self.0.stream
+    }
+
+    /// A digest of something in this stream.
+    #[must_use]
+    pub fn digest(&self, of: &[&str]) -> u64 {
+        let text = [&[self.stream()], of].concat().join(" ");
+        number(&Sha256::digest(text))
+    }
+
+    /// The author that a new connection is which has no session: no other one ever, on no server.
+    #[must_use]
+    pub fn connection(&self) -> u64 {
+        self.0.next_author.fetch_add(1, Relaxed)
+    }
+
+    /// What tells this run of the server from all others.
+    #[must_use]
+    pub fn server(&self) -> u64 {
+        self.0.server
+    }
+
+    /// The number of the next message: no other message of this server has it.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.0.next_message.fetch_add(1, Relaxed)
+    }
+
+    /// Bytes that a message may have, its headers left out.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        self.0.client.max_payload().saturating_sub(HEADERS)
+    }
+
+    /// Sends a message, once, and waits until the stream has it. With the same number it is in the
+    /// stream once, if that is sent soon enough after the first time. Returns whether it has it.
+    pub async fn publish(&self, subject: &str, number: u64, message: Bytes) -> bool {
+        let Shared {
+            context,
+            stream,
+            server,
+            shown,
+            told,
+            client,
+            ..
+        } = &*self.0;
+        if client.connection_state() != State::Connected {
+            return false;
+        }
+        let publish = PublishMessage::build()
+            .message_id(format!("{server:016x}-{number}"))
+            .payload(message);
+        let sent = async {
+            let sent = context.send_publish(subject.to_owned(), publish).await?;
+            sent.await
+        };
+        let why = match sent.await {
+            Ok(ack) if ack.stream == *stream => {
+                told.tell(Part::Sending, None, shown);
+                return true;
+            }
+            Ok(ack) => format!(
+                "another stream there, {}, has the subjects {stream}.room.*: change that one, or name \
+                 another with --nats-stream",
+                ack.stream
+            ),
+            Err(error) => match error.kind() {
+                // The connection is not well, or the stream is gone, which the task that looks after
+                // them finds out.
+                PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => return false,
+                PublishErrorKind::StreamNotFound => {
+                    self.look_again();
+                    return false;
+                }
+                _ => {
+                    let source = error.source();
+                    let known = source.and_then(|error| error.downcast_ref::<jetstream::Error>());
+                    match known.map(|error| self.refused(error)) {
+                        Some(Trouble::Said(why)) => why,
+                        _ => source.map_or_else(|| error.to_string(), ToString::to_string),
+                    }
+                }
+            },
+        };
+        told.tell(Part::Sending, Some(why), shown);
+        false
+    }
+
+    /// The stream should be looked at.
+    fn look_again(&self) {
+        self.0.look.notify_one();
+    }
+
+    /// A message could not be read, since it is another program's.
+    pub fn is_not_ours(&self, subject: &str) {
+        let why = format!("there are messages in {subject} that are not of a chat server");
+        self.0.told.tell(Part::Reading, Some(why), &self.0.shown);
+    }
+
+    /// The last message of a subject.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be known now.
+    pub async fn last(&self, subject: &str) -> Result<Option<Entry>, Unknown> {
+        let stream = self.0.context.get_stream_no_info(self.stream()).await;
+        let stream = stream.map_err(|_| Unknown)?;
+        match stream.direct_get_last_for_subject(subject).await {
+            Ok(message) => Ok(Some(Entry {
+                at: At {
+                    sequence: message.sequence,
+                    time: message.time.unix_timestamp_nanos(),
+                },
+                message: message.payload,
+            })),
+            Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
+            Err(_) => {
+                self.look_again();
+                Err(Unknown)
+            }
+        }
+    }
+
+    /// Reads a subject from a message on, which is the first that there is from this sequence on.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read now.
+    pub async fn follow(&self, subject: &str, sequence: u64) -> Result<Delivery, Unknown> {
+        let Shared {
+            client,
+            context,
+            limits,
+            ..
+        } = &*self.0;
+        let inbox = client.new_inbox();
+        let messages = client.subscribe(inbox.clone()).await.map_err(|_| Unknown)?;
+        let config = push::Config {
+            deliver_subject: inbox,
+            deliver_policy: DeliverPolicy::ByStartSequence {
+                start_sequence: sequence,
+            },
+            filter_subject: subject.to_owned(),
+            ack_policy: AckPolicy::None,
+            flow_control: true,
+            idle_heartbeat: limits.nats_heartbeat,
+            inactive_threshold: limits.nats_inactive,
+            memory_storage: true,
+            num_replicas: 1,
+            ..push::Config::default()
+        };
+        let consumer = context.create_consumer_on_stream(config, self.stream());
+        let consumer = match consumer.await {
+            Ok(consumer) => consumer,
+            Err(error) => {
+                self.look_again();
+                if let ConsumerErrorKind::JetStream(error) = error.kind()
+                    && error.error_code() != ErrorCode::STREAM_NOT_FOUND
+                {
+                    let told = Some(format!("a room cannot be read: {error}"));
+                    self.0.told.tell(Part::Reading, told, &self.0.shown);
+                }
+                return Err(Unknown);
+            }
+        };
+        self.0.told.tell(Part::Reading, None, &self.0.shown);
+        Ok(Delivery {
+            client: client.clone(),
+            context: context.clone(),
+            messages,
+            pending: consumer.cached_info().num_pending,
+            last: 0,
+            silence: limits.nats_heartbeat * 5 / 2,
+        })
+    }
+
+    /// Whether it can be used, and since when; changes of that.
+    #[must_use]
+    pub fn up(&self) -> watch::Receiver<Option<Up>> {
+        self.0.up.clone()
+    }
+
+    /// Waits until it cannot be used.
+    pub async fn interrupted(&self) {
+        // An error means that the runtime ends.
+        let _ = self.up().wait_for(Option::is_none).await;
+    }
+}
+
+/// Something cannot be known now.
+#[derive(Debug)]
+pub struct Unknown;
+
+/// What the stream delivers of a subject: an ephemeral push consumer of our own. Whatever is odd with it
+/// ends it, and another one is made from the last message on.
+pub struct Delivery {
+    client: Client,
+    context: Context,
+    messages: Subscriber,
+    /// How many messages there were when it began.
+    pub pending: u64,
+    /// How many were delivered.
+    last: u64,
+    /// The longest silence.
+    silence: Duration,
+}
+
+impl Delivery {
+    /// Waits for the next message. `None` at the end, which says nothing of the stream.
+    pub async fn next(&mut self) -> Option<Entry> {
+        loop {
+            let message = timeout(self.silence, self.messages.next()).await.ok()??;
+            if let Some(status) = message.status {
+                if status != StatusCode::IDLE_HEARTBEAT {
+                    return None;
+                }
+                let headers = message.headers.unwrap_or_default();
+                let header = |name: &str| headers.get(name).map(HeaderValue::as_str);
+                if header("Nats-Last-Consumer").is_some_and(|last| last != self.last.to_string()) {
+                    return None;
+                }
+                // It asks for an answer before it sends more: that is its flow control.
+                let stalled = header("Nats-Consumer-Stalled").map(Subject::from);
+                if let Some(reply) = message.reply.or(stalled) {
+                    self.client.publish(reply, Bytes::new()).await.ok()?;
+                }
+                continue;
+            }
+            let message = jetstream::Message {
+                message,
+                context: self.context.clone(),
+            };
+            let info = message.info().ok()?;
+            if info.consumer_sequence != self.last + 1 {
+                return None;
+            }
+            self.last += 1;
+            let at = At {
+                sequence: info.stream_sequence,
+                time: info.published.unix_timestamp_nanos(),
+            };
+            return Some(Entry {
+                at,
+                message: message.message.payload,
+            });
+        }
+    }
+
+    /// Whether all was delivered that there was when it began.
+    #[must_use]
+    pub fn has_caught_up(&self) -> bool {
+        self.last >= self.pending
+    }
+}
+
+/// Bytes of the headers of a message at most.
+const HEADERS: usize = 256;
+
+const NO_JETSTREAM: &str = "it has no JetStream: start it with `nats-server -js`";
+
+/// Why the stream cannot be used.
+enum Trouble {
+    /// There is none, and it is too early to make one.
+    Missing,
+    /// There was no answer.
+    NoAnswer,
+    /// In words.
+    Said(String),
+}
+
+/// What it means that a request could not be made.
+fn unanswered(error: &dyn std::error::Error) -> Trouble {
+    let source = error.source();
+    let source = source.and_then(|error| error.downcast_ref::<jetstream::context::RequestError>());
+    match source.map(jetstream::context::RequestError::kind) {
+        Some(RequestErrorKind::NoResponders) => Trouble::Said(NO_JETSTREAM.to_owned()),
+        _ => Trouble::NoAnswer,
+    }
+}
+
+impl Hint {
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Connected => {
+                self.round += 1;
+                (self.failed, self.forbidden) = (None, None);
+            }
+            Event::ClientError(ClientError::Other(why)) => {
+                self.failed = Some(match &*why {
+                    why if why.contains("authorization") => {
+                        "it does not let this server in (see --nats-creds)"
+                    }
+                    why if why.contains("TLS") => {
+                        "TLS failed, or its certificate is not trusted here"
+                    }
+                    why if why.contains("DNS") => "there is no such host",
+                    _ => "it cannot be reached",
+                });
+            }
+            Event::ServerError(ServerError::AuthorizationViolation) => {
+                self.failed = Some("it does not let this server in (see --nats-creds)");
+            }
+            Event::ServerError(ServerError::Other(what)) => self.forbidden = Some(what),
+            _ => {}
+        }
+    }
+}
+
+/// The first eight bytes as a number.
+fn number(bytes: &[u8]) -> u64 {
+    let bytes = bytes.iter().take(8);
+    bytes.fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// A URL without the user's name and password.
+fn without_secret(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
+        _ => url.to_owned(),
+    }
+}

@@ -1,0 +1,121 @@
+//! What NATS may be like when the server starts: whatever it is, the operator hears it in one line, and
+//! the server tries again.
+
+use crate::Nats;
+use crate::support::raw::Raw;
+use crate::support::{Port, Program, Server};
+
+/// The server says this of its NATS.
+#[track_caller]
+fn says(server: &mut Server, url: &str, why: &str) {
+    let said = server.program.err_line();
+    let expected =
+        format!("server: cannot use NATS at {url}: {why} (trying again; who speaks waits)");
+    assert_eq!(said, expected);
+}
+
+/// Nobody gets in, and is told why.
+#[track_caller]
+fn refuses(server: &mut Server) {
+    let (status, why) = Raw::asking_for(server.port, "/").refusal();
+    assert_eq!(status, 503);
+    assert!(why.contains("cannot be read or stored now"), "{why}");
+    let said = server.program.err_line();
+    assert!(said.contains("was refused"), "{said}");
+}
+
+#[test]
+fn without_jetstream_nobody_gets_in() {
+    let Some(nats) = Nats::with("") else { return };
+    let mut server = nats.serve();
+    let why = "it has no JetStream: start it with `nats-server -js`";
+    says(&mut server, &nats.url(), why);
+    refuses(&mut server);
+    server.stop_in_silence();
+}
+
+#[test]
+fn a_nats_that_is_not_there_is_waited_for() {
+    let nothing = Port::hold();
+    let url = format!("nats://127.0.0.1:{}", nothing.number);
+    let mut server = Server::with(&["--nats", &url]);
+    says(&mut server, &url, "it cannot be reached");
+    refuses(&mut server);
+    server.stop_in_silence();
+}
+
+#[test]
+fn a_nats_that_comes_later_is_used() {
+    let Some(mut nats) = Nats::start() else {
+        return;
+    };
+    nats.kill();
+    let mut server = nats.serve();
+    says(&mut server, &nats.url(), "it cannot be reached");
+    nats.run();
+    let said = server.program.err_line();
+    assert_eq!(
+        said,
+        format!("server: NATS at {} can be used again", nats.url())
+    );
+    server.stop_in_silence();
+}
+
+#[test]
+fn who_may_not_use_it_is_told_what_is_missing() {
+    let Some(nats) = Nats::with(
+        "jetstream { store_dir: \"FOLDER/jetstream\" }
+         authorization { users = [ { user: ana, password: secret, permissions: { publish: [\"x\"] } } ] }",
+    ) else {
+        return;
+    };
+    let mut server = nats.serve();
+    says(
+        &mut server,
+        &nats.url(),
+        "it does not let this server in (see --nats-creds)",
+    );
+    server.stop_in_silence();
+    let with_secret = format!("nats://ana:secret@127.0.0.1:{}", nats.port);
+    let mut server = Server::with(&["--nats", &with_secret]);
+    let said = server.program.err_line();
+    let start = format!(
+        "server: cannot use NATS at {}: it does not allow this server what it needs: ",
+        nats.url()
+    );
+    assert!(said.starts_with(&start), "{said}");
+    assert!(said.contains("$JS.API.STREAM.INFO.chat"), "{said}");
+    server.stop_in_silence();
+}
+
+#[test]
+fn flags_that_make_no_sense_are_refused() {
+    for (wrong, why) in [
+        (
+            &["--nats", "localhost:4222"][..],
+            "it is nats://HOST:PORT or tls://HOST:PORT",
+        ),
+        (
+            &["--nats", "nats://a", "--store", "b"],
+            "cannot be used with",
+        ),
+        (
+            &["--nats", "nats://a", "--nats-stream", "a.b"],
+            "it is 1 to 64 of",
+        ),
+        (&["--nats-stream", "a"], "--nats <URL>"),
+        (&["--nats-creds", "a"], "--nats <URL>"),
+    ] {
+        let mut server = Program::start("server", wrong);
+        assert_eq!(server.exit(), 2);
+        let said = server.err_rest();
+        assert!(said.len() == 1 && said[0].contains(why), "{said:?}");
+    }
+    let mut server = Program::start(
+        "server",
+        &["--nats", "nats://127.0.0.1:1", "--nats-creds", "/nowhere"],
+    );
+    assert_eq!(server.exit(), 1);
+    let why = "server: cannot use /nowhere as credentials: no such file or directory";
+    assert_eq!(server.err_rest(), [why]);
+}

@@ -1,0 +1,217 @@
+//! Several servers that share a stream of NATS, with real processes. Where there is no `nats-server` in
+//! the path, each test says so in a line, and is left out.
+//!
+//! - [`chat`]: several servers are one chat
+//! - [`connection`]: what NATS may be like when the server starts, and what the operator hears
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod chat;
+mod connection;
+
+use std::env;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{self, Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use async_nats::jetstream;
+use support::raw::{FIN, PING, Raw};
+use support::{PATIENCE, Program, Server};
+use tokio::runtime::Builder;
+
+/// The session of Ana, and that of Bob.
+const ANA: &str = "the-session-of-ana-000";
+const BOB: &str = "the-session-of-bob-000";
+
+/// A NATS server with a folder of its own, until it is dropped.
+struct Nats {
+    folder: PathBuf,
+    running: Option<Child>,
+    port: u16,
+}
+
+impl Nats {
+    /// Starts one that has JetStream. `None` if there is no `nats-server`.
+    fn start() -> Option<Self> {
+        Self::with("jetstream { store_dir: \"FOLDER/jetstream\" }")
+    }
+
+    /// The same with this configuration, in which `FOLDER` stands for its folder.
+    fn with(configuration: &str) -> Option<Self> {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        if Command::new("nats-server")
+            .arg("--version")
+            .stdout(Stdio::null())
+            .status()
+            .is_err()
+        {
+            let name = thread::current().name().unwrap_or_default().to_owned();
+            // Not captured, so that it is seen.
+            let _ = writeln!(
+                io::stderr(),
+                "there is no nats-server in the path: {name} is left out"
+            );
+            return None;
+        }
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder = env::temp_dir().join(format!("chat-nats-{}-{number}", process::id()));
+        fs::create_dir(&folder).unwrap();
+        let configuration = configuration.replace("FOLDER", folder.to_str().unwrap());
+        fs::write(folder.join("nats.conf"), configuration).unwrap();
+        let mut nats = Self {
+            folder,
+            running: None,
+            port: 0,
+        };
+        nats.run();
+        Some(nats)
+    }
+
+    /// Starts it, on the port that it had before if it had one, and waits until it listens.
+    fn run(&mut self) {
+        let port = match self.port {
+            0 => "-1".to_owned(),
+            port => port.to_string(),
+        };
+        let mut command = Command::new("nats-server");
+        command.args(["-a", "127.0.0.1", "-p", &port, "-c"]);
+        command.arg(self.folder.join("nats.conf"));
+        command.arg("--ports_file_dir").arg(&self.folder);
+        command.arg("-l").arg(self.folder.join("log"));
+        let child = command.spawn().unwrap();
+        let ports = self
+            .folder
+            .join(format!("nats-server_{}.ports", child.id()));
+        self.running = Some(child);
+        let until = Instant::now() + PATIENCE;
+        self.port = loop {
+            assert!(Instant::now() < until, "nats-server does not start");
+            if let Some(port) = port_in(&ports) {
+                break port;
+            }
+            thread::yield_now();
+        };
+    }
+
+    /// Ends it as a crash does.
+    fn kill(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.kill().unwrap();
+            running.wait().unwrap();
+        }
+    }
+
+    fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// A server that uses it, not started yet.
+    fn command(&self) -> Command {
+        let mut command = Program::command("server");
+        command.args(["--listen", "127.0.0.1:0", "--nats", &self.url()]);
+        command
+    }
+
+    fn serve(&self) -> Server {
+        self.serve_with(&[])
+    }
+
+    fn serve_with(&self, args: &[&str]) -> Server {
+        Server::spawn(self.command().args(args))
+    }
+
+    /// Does something with JetStream there.
+    fn js(&self, act: impl AsyncFnOnce(jetstream::Context)) {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let client = async_nats::connect(self.url()).await.unwrap();
+            act(jetstream::new(client)).await;
+        });
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The port of the first URL in a file of ports, when it is written.
+fn port_in(file: &Path) -> Option<u16> {
+    let text = fs::read_to_string(file).ok()?;
+    let (_, behind) = text.split_once("nats://127.0.0.1:")?;
+    behind.split('"').next()?.parse().ok()
+}
+
+/// A client with a session.
+struct Client {
+    raw: Raw,
+    epoch: String,
+    /// The position of the next line.
+    next: u64,
+    /// How many of its lines had been taken when it came in.
+    taken: u64,
+}
+
+impl Client {
+    #[track_caller]
+    fn enter(port: u16, target: &str) -> Self {
+        let mut raw = Raw::enter(port, target);
+        let first = raw.text();
+        let words: Vec<_> = first.strip_prefix('@').expect(&first).split(' ').collect();
+        let [epoch, next, taken] = words[..] else {
+            panic!("{first}");
+        };
+        Self {
+            epoch: epoch.to_owned(),
+            next: next.parse().unwrap(),
+            taken: taken.parse().unwrap(),
+            raw,
+        }
+    }
+
+    /// What it asks for to hear everything that it has not heard.
+    fn after(&self) -> String {
+        format!("&after={}.{}", self.epoch, self.next)
+    }
+
+    /// Waits for the next line or notice.
+    #[track_caller]
+    fn hear(&mut self) -> String {
+        loop {
+            let text = self.raw.text_with_pongs();
+            if let Some(mark) = text.strip_prefix('@') {
+                let position = mark.split(' ').next().unwrap().parse().unwrap();
+                assert!(position >= self.next, "{text}, not {}", self.next);
+                self.next = position;
+                continue;
+            }
+            if !text.starts_with("* ") {
+                self.next += 1;
+            }
+            return text;
+        }
+    }
+
+    /// Says a line, and waits until it is taken. It must have heard everything before.
+    #[track_caller]
+    fn say(&mut self, text: &str) {
+        self.raw.say(text);
+        is_taken(&mut self.raw);
+    }
+}
+
+/// Waits for the pong that says that everything was taken. What comes before it is not looked at.
+#[track_caller]
+fn is_taken(raw: &mut Raw) {
+    raw.send_frame(FIN | PING, b"taken?");
+    while raw.frame().expect("a pong").0 & 0xf != support::raw::PONG {}
+}
