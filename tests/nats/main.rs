@@ -3,6 +3,7 @@
 //!
 //! - [`chat`]: several servers are one chat
 //! - [`connection`]: what NATS may be like when the server starts, and what the operator hears
+//! - [`faults`]: whatever breaks, all have heard the same; [`cluster`]: three servers of NATS as one
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -10,7 +11,9 @@
 mod support;
 
 mod chat;
+mod cluster;
 mod connection;
+mod faults;
 
 use std::env;
 use std::fs;
@@ -23,7 +26,7 @@ use std::time::Instant;
 
 use async_nats::jetstream;
 use support::raw::{FIN, PING, Raw};
-use support::{PATIENCE, Program, Server};
+use support::{PATIENCE, Program, Server, signal};
 use tokio::runtime::Builder;
 
 /// The session of Ana, and that of Bob.
@@ -106,6 +109,14 @@ impl Nats {
             running.kill().unwrap();
             running.wait().unwrap();
         }
+    }
+
+    /// Does something while it stands still.
+    fn while_stopped(&self, act: impl FnOnce()) {
+        let id = self.running.as_ref().expect("it runs").id();
+        signal(id, "STOP");
+        act();
+        signal(id, "CONT");
     }
 
     fn url(&self) -> String {
