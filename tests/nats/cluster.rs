@@ -34,26 +34,31 @@ impl Cluster {
                 port.number
             ))
         });
-        Some(Self {
+        let cluster = Self {
             nodes: nodes.collect::<Option<_>>()?,
             _ports: ports,
-        })
+        };
+        cluster.replicate();
+        Some(cluster)
     }
 
     /// A server that uses all of them.
-    pub fn serve(&self) -> Server {
+    pub fn serve(&self, args: &[&str]) -> Server {
         let urls: Vec<_> = self.nodes.iter().map(Nats::url).collect();
-        Server::with(&["--nats", &urls.join(",")])
+        Server::with(&[&["--nats", &urls.join(",")], args].concat())
     }
 
-    /// Gives the stream a replica on each of them, when it is there.
-    pub fn replicate(&self) {
-        let info = self.wait_for("$JS.API.STREAM.INFO.chat", |info| {
-            info["config"].is_object()
-        });
+    /// Makes the stream as a server does, but with a replica on each of them.
+    fn replicate(&self) {
+        let mut server = self.serve(&[]);
+        let is_there = |info: &Value| info["config"].is_object();
+        let info = self.wait_for("$JS.API.STREAM.INFO.chat", is_there);
+        server.stop();
         let mut config = info["config"].clone();
         config["num_replicas"] = json!(NODES);
-        self.wait_for_answer("$JS.API.STREAM.UPDATE.chat", &config, |answer| {
+        let is_gone = |answer: &Value| answer["success"] == true;
+        self.wait_for("$JS.API.STREAM.DELETE.chat", is_gone);
+        self.wait_for_answer("$JS.API.STREAM.CREATE.chat", &config, |answer| {
             answer["config"]["num_replicas"] == NODES
         });
         self.level();

@@ -191,7 +191,11 @@ impl Client {
         };
         let next = next.parse::<u64>().unwrap();
         match &self.epoch {
-            Some(before) => assert!(epoch == before && next >= self.next, "{first}"),
+            Some(before) => assert!(
+                epoch == before && next >= self.next,
+                "{first} behind {before} {}",
+                self.next
+            ),
             // Nobody speaks before all are there, since nobody hears what was said before.
             None => _ = self.all_are_there.wait(),
         }
