@@ -2,6 +2,7 @@
 //! the path, each test says so in a line, and is left out.
 //!
 //! - [`chat`]: several servers are one chat
+//! - [`log`]: what can happen to the log that they share
 //! - [`connection`]: what NATS may be like when the server starts, and what the operator hears
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -11,6 +12,7 @@ mod support;
 
 mod chat;
 mod connection;
+mod log;
 
 use std::env;
 use std::fs;

@@ -77,7 +77,7 @@ struct Hint {
 /// said twice.
 struct Told {
     tell: Box<dyn Fn(Arguments<'_>) + Send + Sync>,
-    of: [Mutex<Option<String>>; 3],
+    of: [Mutex<Option<String>>; 4],
 }
 
 /// What can be in trouble.
@@ -89,6 +89,8 @@ pub enum Part {
     Sending,
     /// Reading it.
     Reading,
+    /// What is in it.
+    Content,
 }
 
 impl Told {
@@ -204,6 +206,10 @@ impl Nats {
             if shared.client.connection_state() == State::Connected {
                 // A stream that is not found while a cluster elects its leader is there all the same.
                 let may_make = !was_there || missing >= shared.limits.nats_missing;
+                if was_there && may_make {
+                    let why = format!("its stream {} is gone, and is made anew", shared.stream);
+                    shared.told.tell(Part::Stream, Some(why), &shared.shown);
+                }
                 found = self.look(may_make).await.map_err(|trouble| match trouble {
                     Trouble::Missing => {
                         missing += 1;
@@ -435,7 +441,7 @@ impl Nats {
     /// A message could not be read, since it is another program's.
     pub fn is_not_ours(&self, subject: &str) {
         let why = format!("there are messages in {subject} that are not of a chat server");
-        self.0.told.tell(Part::Reading, Some(why), &self.0.shown);
+        self.0.told.tell(Part::Content, Some(why), &self.0.shown);
     }
 
     /// The last message of a subject.
