@@ -223,11 +223,13 @@ impl Limits {
         bytes.clamp(self.backlog.div_ceil(self.ring), self.backlog)
     }
 
-    /// Bytes of the longest message to NATS that must be possible: what one connection says at once, and
-    /// what stands before it.
+    /// Bytes of the longest message to NATS: all that has space in a room, or all that one connection
+    /// says at once, and what stands before each part of it.
     #[must_use]
     pub const fn nats_message(&self) -> usize {
-        self.full() + 1024
+        let (all, one) = (self.backlog, self.full());
+        let lines = if all > one { all } else { one };
+        lines + 64 * self.ring
     }
 
     /// Bytes of resident memory that the server stays below, whatever its clients do.

@@ -149,7 +149,7 @@ impl Drop for Nats {
 /// The port of the first URL in a file of ports, when it is written.
 fn port_in(file: &Path) -> Option<u16> {
     let text = fs::read_to_string(file).ok()?;
-    let (_, behind) = text.split_once("nats://127.0.0.1:")?;
+    let (_, behind) = text.split_once("://127.0.0.1:")?;
     behind.split('"').next()?.parse().ok()
 }
 

@@ -273,10 +273,13 @@ impl Room {
                 state.progress.last = Some(at);
             }
             Body::Salt(salt) => {
+                state.progress.last = Some(at);
                 if head.salt == state.progress.salt {
                     state.renew(log, salt);
+                    drop(state);
+                    // What came since it was cut back was not said to those who are here.
+                    self.tell(stored, MISSED);
                 }
-                state.progress.last = Some(at);
             }
         }
     }
@@ -379,7 +382,7 @@ impl State {
             if self.next.is_empty() || self.batches.is_none() || !self.progress.is_ready {
                 return false;
             }
-            let bytes = log.nats.longest().saturating_sub(message::HEAD);
+            let bytes = limits.nats_message() - message::HEAD;
             let space = |bytes| limits.space_for(bytes);
             let batch = self.next.take(LINES, bytes, message::PART, space);
             if batch.lines() == 0 {

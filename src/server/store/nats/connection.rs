@@ -131,6 +131,7 @@ impl Nats {
         let urls: Vec<_> = place.urls.iter().map(|url| without_secret(url)).collect();
         let (hints, hinted) = watch::channel(Hint::default());
         let longest_pause = limits.nats_retry;
+        let is_tls = place.urls.iter().any(|url| url.starts_with("tls://"));
         let mut options = ConnectOptions::new()
             .name("chat")
             .retry_on_initial_connect()
@@ -143,7 +144,7 @@ impl Nats {
                 pause.min(longest_pause)
             })
             .event_callback(move |event| {
-                hints.send_modify(|hint| hint.take(event));
+                hints.send_modify(|hint| hint.take(event, is_tls));
                 async {}
             });
         // The library does not look for them in the URLs by itself.
@@ -255,11 +256,13 @@ impl Nats {
     /// Looks at the stream, and makes it if there is none. Returns when it was made.
     async fn look(&self, may_make: bool) -> Result<i128, Trouble> {
         let shared = &self.0;
-        let (most, longest) = (shared.client.max_payload(), shared.limits.nats_message());
-        if most < longest {
+        let (most, needed) = (
+            shared.client.max_payload(),
+            shared.limits.nats_message() + HEADERS,
+        );
+        if most < needed {
             return Err(Trouble::Said(format!(
-                "it takes messages of at most {most} bytes, and lines may need {longest}: give it a larger \
-                 max_payload, or this server a smaller --max-message"
+                "its max_payload is {most}, and this server needs {needed}: make it larger, or --max-message smaller"
             )));
         }
         let wanted = stream::Config {
@@ -371,12 +374,6 @@ impl Nats {
     #[must_use]
     pub fn number(&self) -> u64 {
         self.0.next_message.fetch_add(1, Relaxed)
-    }
-
-    /// Bytes that a message may have, its headers left out.
-    #[must_use]
-    pub fn longest(&self) -> usize {
-        self.0.client.max_payload().saturating_sub(HEADERS)
     }
 
     /// Sends a message, once, and waits until the stream has it. With the same number it is in the
@@ -626,7 +623,7 @@ fn unanswered(error: &dyn std::error::Error) -> Trouble {
 }
 
 impl Hint {
-    fn take(&mut self, event: Event) {
+    fn take(&mut self, event: Event, is_tls: bool) {
         match event {
             Event::Connected => {
                 self.round += 1;
@@ -637,10 +634,9 @@ impl Hint {
                     why if why.contains("authorization") => {
                         "it does not let this server in (see --nats-creds)"
                     }
-                    why if why.contains("TLS") => {
-                        "TLS failed, or its certificate is not trusted here"
-                    }
                     why if why.contains("DNS") => "there is no such host",
+                    // The library does not say which of them.
+                    _ if is_tls => "it cannot be reached, or its certificate is not trusted here",
                     _ => "it cannot be reached",
                 });
             }
