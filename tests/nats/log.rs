@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 
 use crate::support::raw::{Ear, FIN, PING, Raw};
@@ -260,6 +261,33 @@ fn a_stream_that_is_not_a_chats_is_refused() {
         "{said}"
     );
     server.stop_in_silence();
+}
+
+#[test]
+fn what_other_programs_write_is_passed_over_and_named() {
+    let Some(nats) = Nats::start() else { return };
+    make(&nats, stream());
+    let garbage = async |js: Context| {
+        let sent = js.publish("chat.room.SEED", "garbage".into()).await;
+        sent.unwrap().await.unwrap();
+    };
+    nats.js(garbage);
+    let [mut first, mut second] = [nats.serve(), nats.serve()];
+    let mut ana = Raw::enter(first.port, "/?name=ana");
+    let mut bob = Raw::enter(second.port, "/?name=bob");
+    ana.say("one");
+    assert_eq!(bob.text(), "ana: one");
+    nats.js(garbage);
+    ana.say("two");
+    assert_eq!(bob.text(), "ana: two");
+    for server in [&mut first, &mut second] {
+        let said = server.program.err_line();
+        assert!(
+            said.contains("messages in chat.room.SEED of NATS at"),
+            "{said}"
+        );
+        server.stop_in_silence();
+    }
 }
 
 #[test]

@@ -201,8 +201,7 @@ impl Room {
             {
                 continue;
             }
-            self.take(stored, log, &entry, std::mem::take(&mut is_first))
-                .await;
+            self.take(stored, log, &entry, &mut is_first).await;
             stored.applied.notify_waiters();
         }
     }
@@ -225,14 +224,14 @@ impl Room {
     }
 
     /// Applies a message of the stream.
-    async fn take(&self, stored: &Stored, log: &RoomLog, entry: &Entry, is_first: bool) {
+    async fn take(&self, stored: &Stored, log: &RoomLog, entry: &Entry, is_first: &mut bool) {
         let at = entry.at;
         let Some((head, body)) = message::decode(&entry.message) else {
             log.nats.is_not_ours(&log.subject);
             self.state().progress.last = Some(at);
             return;
         };
-        if is_first {
+        if std::mem::take(is_first) {
             self.state().begin_with(head, at, log);
         }
         let is_own = head.server == log.nats.server();

@@ -5,7 +5,7 @@
 use std::fmt::{self, Arguments};
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use std::error::Error;
@@ -77,7 +77,8 @@ struct Hint {
 /// said twice.
 struct Told {
     tell: Box<dyn Fn(Arguments<'_>) + Send + Sync>,
-    of: [Mutex<Option<String>>; 4],
+    of: [Mutex<Option<String>>; 3],
+    passed_over: Once,
 }
 
 /// What can be in trouble.
@@ -89,8 +90,6 @@ pub enum Part {
     Sending,
     /// Reading it.
     Reading,
-    /// What is in it.
-    Content,
 }
 
 impl Told {
@@ -108,6 +107,11 @@ impl Told {
             None => (self.tell)(format_args!("{shown} can be used again")),
         }
         *told = trouble;
+    }
+
+    /// There is something that is no trouble: it is said once.
+    fn pass_over(&self, what: Arguments<'_>) {
+        self.passed_over.call_once(|| (self.tell)(what));
     }
 }
 
@@ -173,6 +177,7 @@ impl Nats {
         let told = Told {
             tell: Box::new(tell),
             of: Default::default(),
+            passed_over: Once::new(),
         };
         // With `retry_on_initial_connect` this does not wait for the connection.
         let client = options.connect(addresses).await;
@@ -435,10 +440,12 @@ impl Nats {
         self.0.look.notify_one();
     }
 
-    /// A message could not be read, since it is another program's.
+    /// A message could not be read, since it is another program's, and is passed over.
     pub fn is_not_ours(&self, subject: &str) {
-        let why = format!("there are messages in {subject} that are not of a chat server");
-        self.0.told.tell(Part::Content, Some(why), &self.0.shown);
+        let Shared { told, shown, .. } = &*self.0;
+        told.pass_over(format_args!(
+            "there are messages in {subject} of {shown} that are not of a chat server: they are passed over"
+        ));
     }
 
     /// The last message of a subject.
