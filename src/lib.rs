@@ -43,7 +43,8 @@
 //!   `src/protocol/tls.rs`: the session behind them. In a build without the feature `tls`,
 //!   `without_tls.rs` of each half stands there
 //! - [`server::history`], [`server::window`], [`server::sessions`]: the last lines of a room, and who
-//!   may come back and read on; [`server::store`]: the same in a file, which outlives the server
+//!   may come back and read on; [`server::store`]: the same in a file, which outlives the server, or in
+//!   a stream that several servers share
 //!
 //! The client:
 //!

@@ -146,6 +146,16 @@ impl Server {
     /// The limits with what the flags say of them.
     #[must_use]
     pub fn limits(&self) -> Limits {
+        let mut limits = self.limits_without_nats();
+        if !self.nats.is_empty() {
+            limits.store = limits.nats();
+            limits.descriptors += LIMITS.store_files;
+        }
+        limits
+    }
+
+    /// The same without NATS.
+    fn limits_without_nats(&self) -> Limits {
         Limits {
             message: self.max_message,
             connections: self.max_connections,

@@ -1,6 +1,8 @@
 //! The past of a room: the positions of its lines, the last of them, and the sessions of those who
 //! may come back. A room in which nobody ever asked for a session keeps nothing but a number.
 
+mod shared;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
@@ -15,10 +17,8 @@ use crate::server::batch::{Batch, BatchMut};
 use crate::server::frame;
 use crate::server::handshake::Refusal;
 use crate::server::limits::Limits;
-use crate::server::sessions::{Asked, Author, ELSEWHERE, Key, NOT_YET, RENEWED, Subscriber};
-use crate::server::store::nats::At;
-use crate::server::store::nats::counts::{Claim, Counts};
-use crate::server::store::nats::message::{self, INDEX};
+use crate::server::sessions::{Asked, Author, Key, NOT_YET, Subscriber};
+use crate::server::store::nats::counts::Counts;
 use crate::server::store::{Known, Piece, RoomStore};
 use crate::server::window::{Budget, Window};
 
@@ -341,101 +341,6 @@ impl History {
         Ok((bookmark, Some(frame::text_of(&[&first]))))
     }
 
-    /// Takes the next batch of a log that several servers share: `parts` is what its message says of
-    /// them, and the message has this place in the stream. Lines that were taken before are dropped.
-    pub fn apply_shared(
-        &mut self,
-        mut batch: BatchMut,
-        parts: &[message::Part<'_>],
-        at: At,
-    ) -> Batch {
-        if let Some(counts) = &mut self.counts {
-            let taken = parts.iter().map(|part| {
-                let known = counts.take(part.author, part.before, part.lines, at.sequence);
-                (known, part.lines)
-            });
-            let taken: Vec<_> = taken.collect();
-            if taken.iter().any(|(known, _)| *known > 0) {
-                let mut taken = taken.iter();
-                // A notice is in no message.
-                batch.keep(|_, lines| match lines {
-                    0 => Some(0),
-                    _ => taken
-                        .next()
-                        .and_then(|(known, all)| (known < all).then_some(*known)),
-                });
-            }
-        }
-        self.add(batch, at.sequence << INDEX, at.millis(), |_, _| {})
-    }
-
-    /// A session comes to a connection of some server. If it had one here, that learns of it, unless it
-    /// is this server.
-    pub fn claim(&mut self, session: u64, sent: u64, claim: Claim, is_own: bool, at: At) {
-        let Some(counts) = &mut self.counts else {
-            return;
-        };
-        counts.claim(session, sent, claim, at.sequence);
-        if !is_own && let Some(author) = counts.here(session).cloned() {
-            author.replace(ELSEWHERE);
-            if let Some(key) = &author.key {
-                self.sessions.remove(key);
-            }
-            self.forgotten(&[author]);
-        }
-    }
-
-    /// Who has a session, in a log that several servers share.
-    #[must_use]
-    pub fn claimed(&self, session: u64) -> Option<Claim> {
-        self.counts.as_ref()?.claimed(session)
-    }
-
-    /// Whoever says these lines, in a log that several servers share.
-    #[must_use]
-    pub fn author(&self, id: u64) -> Arc<Author> {
-        let here = self.counts.as_ref().and_then(|counts| counts.here(id));
-        here.map_or_else(|| Author::connection(id), Arc::clone)
-    }
-
-    /// A log that several servers share is read from this position on.
-    pub fn begin_at(&mut self, label: u64) {
-        self.window.begin_at(label);
-    }
-
-    /// What is behind the last line that is not kept any more, and behind the last line.
-    #[must_use]
-    pub fn ends(&self) -> (u64, u64) {
-        (self.window.floor(), self.window.label(self.window.end()))
-    }
-
-    /// What tells this past from all others.
-    #[must_use]
-    pub fn epoch(&self) -> &str {
-        &self.epoch
-    }
-
-    /// The past is another one from here on, or some of it was not read. Those who have a session are to
-    /// come back, and learn it.
-    pub fn renew(&mut self, epoch: Option<String>) {
-        for session in self.sessions.values() {
-            session.author.replace(RENEWED);
-        }
-        let all: Vec<_> = self
-            .sessions
-            .drain()
-            .map(|(_, session)| session.author)
-            .collect();
-        self.forgotten(&all);
-        if let Some(epoch) = epoch {
-            self.epoch = epoch;
-            self.counts = self
-                .counts
-                .take()
-                .map(|_| Counts::new(self.limits.nats_authors));
-        }
-    }
-
     /// The session that a connection asks for, which it has now, whoever had it before.
     fn session(&mut self, connection: u64, asked: &Asked, known: Option<&Known>) -> Arc<Author> {
         let key = &asked.key;
@@ -482,20 +387,6 @@ impl History {
                 let before = author.said() - own;
                 Bookmark::at(first, Some(before), author).with(earlier(lines), Some(end))
             }
-        }
-    }
-
-    /// The same in a log that several servers share: whether the session is still the one that was
-    /// claimed, or nothing has happened to the one that is here.
-    #[must_use]
-    pub fn is_claimed(&self, asked: Option<&Asked>, claim: Option<Claim>) -> bool {
-        let Some(asked) = asked else { return true };
-        match (self.sessions.get(&asked.key), &self.store) {
-            (Some(session), _) => session.author.is_settled(),
-            (None, Some(RoomStore::Nats(log))) => {
-                claim.is_some() && self.claimed(log.session(&asked.key)) == claim
-            }
-            _ => false,
         }
     }
 

@@ -16,7 +16,7 @@ use crate::protocol::limits::{CLOSE, HEAD, MESSAGE, QUIET, longest};
 /// + rooms       * (backlog + full + 32 KiB)    what rooms keep for those who are behind
 /// + connections * (2 * message + gather + 3 * full + 16 KiB + tls)
 /// + windows                                    the last lines of all rooms, and their sessions
-/// + store                                      what SQLite keeps for itself
+/// + store                                      what SQLite keeps for itself, or NATS
 /// ```
 ///
 /// where `full = batch + longest` is a full batch, to which one line more was added, and `longest`
@@ -154,9 +154,10 @@ pub struct Limits {
     pub look: Duration,
     /// Bytes that a store keeps in memory, none without one: two connections to the database, each with
     /// up to 2 MB of its pages (SQLite's default), and the index of what was written last. What waits
-    /// to be stored has space in its room, and is counted there.
+    /// to be stored has space in its room, and is counted there. With NATS, see [`Limits::nats`].
     pub store: usize,
-    /// Descriptors of a store: the file itself, and three for each of two connections to the database.
+    /// Descriptors of a store: the file itself, and three for each of two connections to the database. With
+    /// NATS it is a few sockets.
     pub store_files: usize,
     /// Bytes of frames after which a commit does not wait for more.
     pub store_commit: usize,
@@ -190,8 +191,8 @@ pub struct Limits {
     /// Bytes that a new stream may take on the disks of NATS, for as long as the chat is not silent: a
     /// thousand rooms' `window`. NATS reserves them. Whoever runs it can change that.
     pub nats_bytes: i64,
-    /// Messages of one room that a new stream keeps. Each has a line at least, so there are as many as
-    /// in `window_lines`, and some of those in which sessions move.
+    /// Messages of one room that a new stream keeps. Each has a line at least, so these are the lines of
+    /// `window_lines`, and several times as many messages by which sessions come to a server.
     pub nats_messages: i64,
     /// Authors of one room of whom a server knows how many lines they have said, so that nothing is said
     /// twice: far more than speak in the time in which a line can come twice. All servers of a chat
@@ -226,11 +227,13 @@ impl Limits {
         bytes.clamp(self.backlog.div_ceil(self.ring), self.backlog)
     }
 
-    /// Bytes of the longest message to NATS that must be possible: what one connection says at once, and
-    /// what stands before it.
+    /// Bytes of the longest message to NATS: all that has space in a room, or all that one connection
+    /// says at once, and what stands before each part of it.
     #[must_use]
     pub const fn nats_message(&self) -> usize {
-        self.full() + 1024
+        let (all, one) = (self.backlog, self.full());
+        let lines = if all > one { all } else { one };
+        lines + 64 * self.ring
     }
 
     /// Bytes of resident memory that the server stays below, whatever its clients do.
@@ -243,6 +246,15 @@ impl Limits {
             + (self.connections + self.refusals) * connection
             + self.windows
             + self.store
+    }
+
+    /// What `store` is with NATS. For each room: a copy of what is on its way, as much of other servers
+    /// and as much that NATS has sent and that is not looked at yet, and the counts of authors. NATS sends
+    /// that much ahead, though for a room whose readers were fast before it may be up to 32 MiB: of those
+    /// there is one here, since a room waits for a slow reader only for a moment.
+    #[must_use]
+    pub const fn nats(&self) -> usize {
+        48 * 1024 * 1024 + self.rooms * (3 * self.backlog + 128 * self.nats_authors)
     }
 
     /// What `store` is with a store.
@@ -323,7 +335,7 @@ impl Limits {
         nats_retry: Duration::from_millis(500),
         nats_missing: 3,
         nats_bytes: 1024 * 1024 * 1024,
-        nats_messages: 16 * 1024,
+        nats_messages: 64 * 1024,
         nats_authors: 4096,
         nats_enter: Duration::from_secs(3),
         nats_pause: Duration::from_millis(100),

@@ -9,11 +9,11 @@
 //!
 //! A reader that is too slow to be waited for, while somebody waits, lets go of its subscription
 //! until it can take more. Then it subscribes again, and reads what is kept of the past before what is
-//! new ([`past`]). The rest is missed by it alone, and it is told how many lines those were. Whoever
+//! new (`past`). The rest is missed by it alone, and it is told how many lines those were. Whoever
 //! comes back to its session reads on in the same way.
 //!
-//! What is different in a room whose log is in a store is in [`stored`], and if several servers share
-//! that, in [`shared`].
+//! What is different in a room whose log is in a store is in `stored`, and if several servers share
+//! that, in `shared`.
 
 mod past;
 mod shared;

@@ -35,6 +35,21 @@ fn without_jetstream_nobody_gets_in() {
 }
 
 #[test]
+fn a_nats_that_takes_too_little_is_named() {
+    let Some(nats) =
+        Nats::with("max_payload: 65536\njetstream { store_dir: \"FOLDER/jetstream\" }")
+    else {
+        return;
+    };
+    let mut server = nats.serve();
+    let why = "its max_payload is 65536, and this server needs 147712: make it larger, or --max-message \
+               smaller";
+    says(&mut server, &nats.url(), why);
+    refuses(&mut server);
+    server.stop_in_silence();
+}
+
+#[test]
 fn a_nats_that_is_not_there_is_waited_for() {
     let nothing = Port::hold();
     let url = format!("nats://127.0.0.1:{}", nothing.number);
@@ -118,4 +133,40 @@ fn flags_that_make_no_sense_are_refused() {
     assert_eq!(server.exit(), 1);
     let why = "server: cannot use /nowhere as credentials: no such file or directory";
     assert_eq!(server.err_rest(), [why]);
+}
+
+/// Who has signed the certificate of NATS is trusted by the system, here by the variable that says so.
+#[cfg(feature = "tls")]
+#[test]
+fn nats_is_reached_through_tls() {
+    use crate::support::tls::{Authority, Kind};
+
+    let authority = Authority::new();
+    authority.issue(Kind::Good);
+    let tls = format!(
+        "tls {{ cert_file: \"{}\", key_file: \"{}\" }}
+         jetstream {{ store_dir: \"FOLDER/jetstream\" }}",
+        authority.file("chain.pem"),
+        authority.file("key.pem")
+    );
+    let Some(nats) = Nats::with(&tls) else { return };
+    let url = nats.url().replace("nats://", "tls://");
+    let serve = |ca: Option<String>| {
+        let mut command = Program::command("server");
+        command.args(["--listen", "127.0.0.1:0", "--nats", &url]);
+        command
+            .env_remove("SSL_CERT_FILE")
+            .env_remove("SSL_CERT_DIR");
+        ca.map(|file| command.env("SSL_CERT_FILE", file));
+        Server::spawn(&mut command)
+    };
+    let [first, second] = [(); 2].map(|()| serve(Some(authority.ca())));
+    let mut ana = Raw::enter(first.port, "/?name=ana");
+    let mut bob = Raw::enter(second.port, "/?name=bob");
+    ana.say("hi");
+    assert_eq!(bob.text(), "ana: hi");
+    let mut server = serve(None);
+    let why = "it cannot be reached, or its certificate is not trusted here";
+    says(&mut server, &url, why);
+    server.stop_in_silence();
 }

@@ -2,6 +2,7 @@
 //! the path, each test says so in a line, and is left out.
 //!
 //! - [`chat`]: several servers are one chat
+//! - [`log`]: what can happen to the log that they share
 //! - [`connection`]: what NATS may be like when the server starts, and what the operator hears
 //! - [`faults`]: whatever breaks, all have heard the same; [`cluster`]: three servers of NATS as one
 
@@ -14,6 +15,7 @@ mod chat;
 mod cluster;
 mod connection;
 mod faults;
+mod log;
 
 use std::env;
 use std::fs;
@@ -158,7 +160,7 @@ impl Drop for Nats {
 /// The port of the first URL in a file of ports, when it is written.
 fn port_in(file: &Path) -> Option<u16> {
     let text = fs::read_to_string(file).ok()?;
-    let (_, behind) = text.split_once("nats://127.0.0.1:")?;
+    let (_, behind) = text.split_once("://127.0.0.1:")?;
     behind.split('"').next()?.parse().ok()
 }
 

@@ -201,8 +201,7 @@ impl Room {
             {
                 continue;
             }
-            self.take(stored, log, &entry, std::mem::take(&mut is_first))
-                .await;
+            self.take(stored, log, &entry, &mut is_first).await;
             stored.applied.notify_waiters();
         }
     }
@@ -225,14 +224,14 @@ impl Room {
     }
 
     /// Applies a message of the stream.
-    async fn take(&self, stored: &Stored, log: &RoomLog, entry: &Entry, is_first: bool) {
+    async fn take(&self, stored: &Stored, log: &RoomLog, entry: &Entry, is_first: &mut bool) {
         let at = entry.at;
         let Some((head, body)) = message::decode(&entry.message) else {
             log.nats.is_not_ours(&log.subject);
             self.state().progress.last = Some(at);
             return;
         };
-        if is_first {
+        if std::mem::take(is_first) {
             self.state().begin_with(head, at, log);
         }
         let is_own = head.server == log.nats.server();
@@ -273,10 +272,13 @@ impl Room {
                 state.progress.last = Some(at);
             }
             Body::Salt(salt) => {
+                state.progress.last = Some(at);
                 if head.salt == state.progress.salt {
                     state.renew(log, salt);
+                    drop(state);
+                    // What came since it was cut back was not said to those who are here.
+                    self.tell(stored, MISSED);
                 }
-                state.progress.last = Some(at);
             }
         }
     }
@@ -379,7 +381,7 @@ impl State {
             if self.next.is_empty() || self.batches.is_none() || !self.progress.is_ready {
                 return false;
             }
-            let bytes = log.nats.longest().saturating_sub(message::HEAD);
+            let bytes = limits.nats_message() - message::HEAD;
             let space = |bytes| limits.space_for(bytes);
             let batch = self.next.take(LINES, bytes, message::PART, space);
             if batch.lines() == 0 {

@@ -65,7 +65,8 @@ impl Stored {
             notices: Arc::new(Semaphore::new(limits.store_notices)),
             refused: Notify::new(),
             applied: Notify::new(),
-            others: Arc::new(Semaphore::new(limits.backlog)),
+            // One more than any batch takes, so that there are none left only if somebody waits.
+            others: Arc::new(Semaphore::new(limits.backlog + 1)),
         }
     }
 

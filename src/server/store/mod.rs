@@ -1,7 +1,7 @@
 //! What outlives the memory of the rooms: a file of this server's own (`server --store FILE`), or a log
 //! that several servers share (`server --nats URL`).
 //!
-//! - [`file`]: what is said is in an SQLite database before anybody hears it
+//! - [`mod@file`]: what is said is in an SQLite database before anybody hears it
 //! - [`nats`]: what is said is in a stream of NATS before anybody hears it, and every server that reads
 //!   that stream says it, in the stream's order: so all of them together are one chat
 //!

@@ -64,12 +64,6 @@ impl Nats {
 
     /// Never called.
     #[must_use]
-    pub fn longest(&self) -> usize {
-        match *self {}
-    }
-
-    /// Never called.
-    #[must_use]
     pub fn up(&self) -> watch::Receiver<Option<Up>> {
         match *self {}
     }

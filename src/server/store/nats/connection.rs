@@ -5,7 +5,7 @@
 use std::fmt::{self, Arguments};
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use std::error::Error;
@@ -78,6 +78,7 @@ struct Hint {
 struct Told {
     tell: Box<dyn Fn(Arguments<'_>) + Send + Sync>,
     of: [Mutex<Option<String>>; 3],
+    passed_over: Once,
 }
 
 /// What can be in trouble.
@@ -107,6 +108,11 @@ impl Told {
         }
         *told = trouble;
     }
+
+    /// There is something that is no trouble: it is said once.
+    fn pass_over(&self, what: Arguments<'_>) {
+        self.passed_over.call_once(|| (self.tell)(what));
+    }
 }
 
 impl Nats {
@@ -129,6 +135,7 @@ impl Nats {
         let urls: Vec<_> = place.urls.iter().map(|url| without_secret(url)).collect();
         let (hints, hinted) = watch::channel(Hint::default());
         let longest_pause = limits.nats_retry;
+        let is_tls = place.urls.iter().any(|url| url.starts_with("tls://"));
         let mut options = ConnectOptions::new()
             .name("chat")
             .retry_on_initial_connect()
@@ -141,7 +148,7 @@ impl Nats {
                 pause.min(longest_pause)
             })
             .event_callback(move |event| {
-                hints.send_modify(|hint| hint.take(event));
+                hints.send_modify(|hint| hint.take(event, is_tls));
                 async {}
             });
         // The library does not look for them in the URLs by itself.
@@ -170,6 +177,7 @@ impl Nats {
         let told = Told {
             tell: Box::new(tell),
             of: Default::default(),
+            passed_over: Once::new(),
         };
         // With `retry_on_initial_connect` this does not wait for the connection.
         let client = options.connect(addresses).await;
@@ -204,6 +212,10 @@ impl Nats {
             if shared.client.connection_state() == State::Connected {
                 // A stream that is not found while a cluster elects its leader is there all the same.
                 let may_make = !was_there || missing >= shared.limits.nats_missing;
+                if was_there && may_make {
+                    let why = format!("its stream {} is gone, and is made anew", shared.stream);
+                    shared.told.tell(Part::Stream, Some(why), &shared.shown);
+                }
                 found = self.look(may_make).await.map_err(|trouble| match trouble {
                     Trouble::Missing => {
                         missing += 1;
@@ -249,11 +261,13 @@ impl Nats {
     /// Looks at the stream, and makes it if there is none. Returns when it was made.
     async fn look(&self, may_make: bool) -> Result<i128, Trouble> {
         let shared = &self.0;
-        let (most, longest) = (shared.client.max_payload(), shared.limits.nats_message());
-        if most < longest {
+        let (most, needed) = (
+            shared.client.max_payload(),
+            shared.limits.nats_message() + HEADERS,
+        );
+        if most < needed {
             return Err(Trouble::Said(format!(
-                "it takes messages of at most {most} bytes, and lines may need {longest}: give it a larger \
-                 max_payload, or this server a smaller --max-message"
+                "its max_payload is {most}, and this server needs {needed}: make it larger, or --max-message smaller"
             )));
         }
         let wanted = stream::Config {
@@ -367,12 +381,6 @@ impl Nats {
         self.0.next_message.fetch_add(1, Relaxed)
     }
 
-    /// Bytes that a message may have, its headers left out.
-    #[must_use]
-    pub fn longest(&self) -> usize {
-        self.0.client.max_payload().saturating_sub(HEADERS)
-    }
-
     /// Sends a message, once, and waits until the stream has it. With the same number it is in the
     /// stream once, if that is sent soon enough after the first time. Returns whether it has it.
     pub async fn publish(&self, subject: &str, number: u64, message: Bytes) -> bool {
@@ -432,10 +440,12 @@ impl Nats {
         self.0.look.notify_one();
     }
 
-    /// A message could not be read, since it is another program's.
+    /// A message could not be read, since it is another program's, and is passed over.
     pub fn is_not_ours(&self, subject: &str) {
-        let why = format!("there are messages in {subject} that are not of a chat server");
-        self.0.told.tell(Part::Reading, Some(why), &self.0.shown);
+        let Shared { told, shown, .. } = &*self.0;
+        told.pass_over(format_args!(
+            "there are messages in {subject} of {shown} that are not of a chat server: they are passed over"
+        ));
     }
 
     /// The last message of a subject.
@@ -620,7 +630,7 @@ fn unanswered(error: &dyn std::error::Error) -> Trouble {
 }
 
 impl Hint {
-    fn take(&mut self, event: Event) {
+    fn take(&mut self, event: Event, is_tls: bool) {
         match event {
             Event::Connected => {
                 self.round += 1;
@@ -631,10 +641,9 @@ impl Hint {
                     why if why.contains("authorization") => {
                         "it does not let this server in (see --nats-creds)"
                     }
-                    why if why.contains("TLS") => {
-                        "TLS failed, or its certificate is not trusted here"
-                    }
                     why if why.contains("DNS") => "there is no such host",
+                    // The library does not say which of them.
+                    _ if is_tls => "it cannot be reached, or its certificate is not trusted here",
                     _ => "it cannot be reached",
                 });
             }

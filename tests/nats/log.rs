@@ -1,0 +1,314 @@
+//! What can happen to the log: it is cut back, forgets, or is not what it should be; readers who are
+//! slow, and servers that end.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use async_nats::jetstream::Context;
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
+
+use crate::support::raw::{Ear, FIN, PING, Raw};
+use crate::support::{Program, in_time};
+use crate::{ANA, Client, Nats, is_taken};
+
+/// As a server makes the stream.
+fn stream() -> Config {
+    Config {
+        name: "chat".to_owned(),
+        subjects: vec!["chat.room.*".to_owned()],
+        max_bytes: 1 << 20,
+        allow_direct: true,
+        ..Config::default()
+    }
+}
+
+fn make(nats: &Nats, config: Config) {
+    nats.js(async |js| js.create_stream(config).await.map(drop).unwrap());
+}
+
+fn copy(from: &Path, to: &Path) {
+    let _ = fs::remove_dir_all(to);
+    let copied = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(copied.unwrap().success());
+}
+
+/// Waits for the Close, whatever comes before it.
+#[track_caller]
+fn is_told_to_come_back(raw: &mut Raw) {
+    let payload = loop {
+        let (kind, payload) = raw.frame().unwrap();
+        if kind & 0xf == 8 {
+            break payload;
+        }
+    };
+    let expected = [
+        &1012_u16.to_be_bytes(),
+        &b"what was said before is gone: come back"[..],
+    ]
+    .concat();
+    assert_eq!(payload, expected);
+}
+
+/// Waits for this text, whatever comes before it. Returns that.
+#[track_caller]
+fn hears(raw: &mut Raw, text: &str) -> Vec<String> {
+    let mut before = Vec::new();
+    loop {
+        let next = raw.text_with_pongs();
+        if next == text {
+            return before;
+        }
+        before.push(next);
+    }
+}
+
+#[test]
+fn a_log_that_was_cut_back_has_another_past_on_all_servers() {
+    let Some(mut nats) = Nats::start() else {
+        return;
+    };
+    let [first, second] = [nats.serve(), nats.serve()];
+    let mut ana = Client::enter(first.port, &format!("/?session={ANA}&name=ana"));
+    let mut bob = Raw::enter(second.port, "/?name=bob");
+    ana.say("kept");
+    assert_eq!(bob.text(), "ana: kept");
+    let (store, copied) = (nats.folder.join("jetstream"), nats.folder.join("copy"));
+    nats.kill();
+    copy(&store, &copied);
+    nats.run();
+    ana.say("lost");
+    hears(&mut bob, "ana: lost");
+    nats.kill();
+    fs::remove_dir_all(&store).unwrap();
+    copy(&copied, &store);
+    nats.run();
+    is_told_to_come_back(&mut ana.raw);
+    bob.say("new");
+    is_taken(&mut bob);
+    let third = nats.serve();
+    let mut epochs = Vec::new();
+    for server in [&first, &second, &third] {
+        let target = format!(
+            "/?session={ANA}&name=a{}{}&sent=2",
+            server.port,
+            ana.after()
+        );
+        let mut back = Client::enter(server.port, &target);
+        assert_eq!(back.hear(), "* what was said before is not known here");
+        assert_eq!(back.taken, 2);
+        epochs.push(back.epoch);
+    }
+    assert_ne!(epochs[0], ana.epoch);
+    assert!(epochs.iter().all(|epoch| *epoch == epochs[0]), "{epochs:?}");
+}
+
+#[test]
+fn what_the_stream_has_forgotten_is_missed_and_that_is_said() {
+    let Some(mut nats) = Nats::start() else {
+        return;
+    };
+    make(
+        &nats,
+        Config {
+            max_messages_per_subject: 5,
+            ..stream()
+        },
+    );
+    let [first, second] = [nats.serve(), nats.serve()];
+    let mut ana = Raw::enter(first.port, "/?name=ana");
+    let mut bob = Client::enter(second.port, &format!("/?session={ANA}&name=bob"));
+    let mut eve = Raw::enter(second.port, "/?name=eve");
+    ana.say("heard");
+    assert_eq!(bob.hear(), "ana: heard");
+    assert_eq!(eve.text(), "ana: heard");
+    nats.kill();
+    second.while_stopped(|| {
+        nats.run();
+        for n in 0..10 {
+            ana.say(&n.to_string());
+            is_taken(&mut ana);
+        }
+    });
+    is_told_to_come_back(&mut bob.raw);
+    hears(&mut eve, "* some messages missed");
+    for n in 5..10 {
+        hears(&mut eve, &format!("ana: {n}"));
+    }
+    let target = format!("/?session={ANA}&name=bob2{}", bob.after());
+    let mut back = Client::enter(second.port, &target);
+    assert_eq!(back.epoch, bob.epoch);
+    assert_eq!(back.hear(), "* some messages missed");
+    for n in 5..10 {
+        assert_eq!(back.hear(), format!("ana: {n}"));
+    }
+    // A server that starts now knows it, too.
+    let third = nats.serve();
+    let target = format!("/?session={ANA}&name=bob3{}", bob.after());
+    let mut back = Client::enter(third.port, &target);
+    assert_eq!(back.epoch, bob.epoch);
+    assert_eq!(back.hear(), "* some messages missed");
+}
+
+#[test]
+fn who_is_ahead_of_a_server_waits_for_it() {
+    let Some(nats) = Nats::start() else { return };
+    let [first, second] = [nats.serve(), nats.serve()];
+    let mut ana = Raw::enter(first.port, "/?name=ana");
+    let bob = Client::enter(second.port, "/?session=the-session-of-bob-000&name=bob");
+    // The claim was message 1. This is a position behind the first line of message 3.
+    let target = format!("/?session={ANA}&after={}.{}", bob.epoch, (3 << 12) + 1);
+    let mut ahead = Raw::asking_for(second.port, &target);
+    ana.say("one");
+    is_taken(&mut ana);
+    ana.say("two");
+    ahead.is_let_in("the one that is ahead");
+    assert!(ahead.text().ends_with(" 0"));
+    ana.say("three");
+    assert!(
+        ahead.text().starts_with("@20480 "),
+        "message 5, behind the second claim"
+    );
+    assert_eq!(ahead.text(), "ana: three");
+    let target = format!("/?session={ANA}&after={}.{}", bob.epoch, 900 << 12);
+    let (status, _) = Raw::asking_for(second.port, &target).refusal();
+    assert_eq!(status, 503);
+}
+
+#[test]
+fn a_reader_that_takes_nothing_holds_up_nobody_at_another_server() {
+    const LINES: u64 = 100_000;
+    let Some(nats) = Nats::start() else { return };
+    let [mut first, mut second] = [nats.serve(), nats.serve()];
+    let mut ear = Ear::of(Raw::enter(second.port, "/?name=ear"));
+    let _stuck = Raw::narrow(second.port);
+    let mut speaker = Raw::enter(first.port, "/?name=speaker");
+    let spoken = std::thread::spawn(move || {
+        let text = "x".repeat(250);
+        for n in 0..LINES {
+            speaker.say(&format!("{n} {text}"));
+        }
+        is_taken(&mut speaker);
+    });
+    for n in 0..LINES {
+        let text = ear.text().unwrap();
+        assert!(text.starts_with(&format!("speaker: {n} ")), "{text}");
+    }
+    in_time("the speaker", move || spoken.join().unwrap());
+    first.program.is_small();
+    second.program.is_small();
+    first.stop();
+    second.stop();
+}
+
+#[test]
+fn a_server_without_nats_stops_all_the_same() {
+    let Some(mut nats) = Nats::start() else {
+        return;
+    };
+    let mut server = nats.serve();
+    let mut ana = Client::enter(server.port, &format!("/?session={ANA}&name=ana"));
+    ana.say("before");
+    nats.kill();
+    ana.raw.say("during");
+    ana.raw.send_frame(FIN | PING, b"taken?");
+    assert_eq!(
+        ana.hear(),
+        "* the chat is interrupted: lines are kept and sent later"
+    );
+    server.program.signal("TERM");
+    // It was not confirmed.
+    assert_eq!(ana.raw.close().0, 1001);
+    assert_eq!(server.program.exit(), 0);
+}
+
+#[test]
+fn a_stream_that_is_not_a_chats_is_refused() {
+    let Some(nats) = Nats::start() else { return };
+    let url = nats.url();
+    make(
+        &nats,
+        Config {
+            discard: DiscardPolicy::New,
+            allow_direct: false,
+            ..stream()
+        },
+    );
+    let mut server = nats.serve();
+    let said = server.program.err_line();
+    let expected = format!(
+        "server: cannot use NATS at {url}: its stream chat has other settings than this server gives one \
+         (discard, allow_direct): delete it, or name another with --nats-stream (trying again; who speaks \
+         waits)"
+    );
+    assert_eq!(said, expected);
+    nats.js(async |js| js.delete_stream("chat").await.map(drop).unwrap());
+    let said = server.program.err_line();
+    assert_eq!(said, format!("server: NATS at {url} can be used again"));
+    // Who comes now gets in.
+    Raw::enter(server.port, "/?name=ana");
+    server.stop_in_silence();
+    let config = Config {
+        name: "other".to_owned(),
+        subjects: vec!["mine.>".to_owned()],
+        ..stream()
+    };
+    make(&nats, config);
+    let mut server = nats.serve_with(&["--nats-stream", "mine"]);
+    let said = server.program.err_line();
+    assert!(
+        said.contains("another stream there has the subjects mine.room.*: change that one"),
+        "{said}"
+    );
+    server.stop_in_silence();
+}
+
+#[test]
+fn what_other_programs_write_is_passed_over_and_named() {
+    let Some(nats) = Nats::start() else { return };
+    make(&nats, stream());
+    let garbage = async |js: Context| {
+        let sent = js.publish("chat.room.SEED", "garbage".into()).await;
+        sent.unwrap().await.unwrap();
+    };
+    nats.js(garbage);
+    let [mut first, mut second] = [nats.serve(), nats.serve()];
+    let mut ana = Raw::enter(first.port, "/?name=ana");
+    let mut bob = Raw::enter(second.port, "/?name=bob");
+    ana.say("one");
+    assert_eq!(bob.text(), "ana: one");
+    nats.js(garbage);
+    ana.say("two");
+    assert_eq!(bob.text(), "ana: two");
+    for server in [&mut first, &mut second] {
+        let said = server.program.err_line();
+        assert!(
+            said.contains("messages in chat.room.SEED of NATS at"),
+            "{said}"
+        );
+        server.stop_in_silence();
+    }
+}
+
+#[test]
+fn a_client_that_comes_back_goes_on_in_the_new_past() {
+    let Some(nats) = Nats::start() else { return };
+    let server = nats.serve();
+    let url = format!("ws://127.0.0.1:{}", server.port);
+    let mut client = Program::start("client", &[&url, "--reconnect", "--name", "ana"]);
+    client.is_connected();
+    let mut bob = Raw::enter(server.port, "/?name=bob");
+    client.type_line("before");
+    assert_eq!(bob.text(), "ana: before");
+    nats.js(async |js| js.delete_stream("chat").await.map(drop).unwrap());
+    let said = client.err_line();
+    assert!(
+        said.contains("what was said before is gone: come back"),
+        "{said}"
+    );
+    while !client.err_line().starts_with("client: connected to ") {}
+    client.type_line("after");
+    hears(&mut bob, "ana: after");
+    client.end_input();
+    assert_eq!(client.exit(), 0);
+}
