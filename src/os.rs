@@ -9,7 +9,7 @@ use std::path::Path;
 use std::task::Poll;
 
 use rustix::fs::OFlags;
-use rustix::process::geteuid;
+use rustix::process::{Signal as Number, geteuid};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::protocol::limits::FILE;
@@ -22,12 +22,14 @@ use crate::protocol::limits::FILE;
 pub struct Stop(Vec<Signal>);
 
 impl Stop {
-    /// Takes the signals over.
+    /// Takes the signals over, and the one that comes when a file becomes longer than the system lets it
+    /// (`ulimit -f`): then writing fails, as on a full disk, and does not end the program.
     ///
     /// # Errors
     ///
     /// The system does not allow it.
     pub fn listen() -> io::Result<Self> {
+        signal(SignalKind::from_raw(Number::XFSZ.as_raw()))?;
         let kinds = [
             SignalKind::interrupt(),
             SignalKind::terminate(),

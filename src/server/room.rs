@@ -72,6 +72,8 @@ struct State {
     speakers: usize,
     /// A batch is being stored.
     storing: bool,
+    /// Those who are here were told that it cannot be.
+    interrupted: bool,
     /// How far it has come in a log that several servers share.
     progress: Progress,
     /// Nobody may enter any more.
@@ -111,6 +113,7 @@ impl Room {
             connections: 0,
             speakers: 0,
             storing: false,
+            interrupted: false,
             progress: Progress::default(),
             closing: false,
             slow_newcomer: None,

@@ -231,6 +231,7 @@ impl Rooms {
             entry.names.take(name, id);
         }
         let mut greeting = Vec::from_iter(first);
+        greeting.extend(entry.room.interruption());
         if let Some(presence) = &entry.presence {
             if let Some(replaced) = replaced {
                 presence.leave(replaced);

@@ -233,24 +233,13 @@ fn allow(server: &Server, bytes: Option<u64>) {
     prlimit(id, Resource::Fsize, limit).unwrap();
 }
 
-/// A server that goes on when a file cannot grow: the signal for that would end it.
-fn serve_limited(folder: &Folder) -> Server {
-    let server = folder.command();
-    let mut shell = Command::new("sh");
-    shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]);
-    shell.arg(server.get_program()).args(server.get_args());
-    let variables = server.get_envs().filter(|(_, value)| value.is_none());
-    variables.for_each(|(name, _)| _ = shell.env_remove(name));
-    Server::spawn(&mut shell)
-}
-
 const WAITING: &str = "* the chat cannot be stored for now: lines are kept, and sent later";
 const GOES_ON: &str = "* the chat goes on";
 
 #[test]
 fn when_the_disk_is_full_those_who_speak_wait_and_it_goes_on() {
     let folder = Folder::new();
-    let mut server = serve_limited(&folder);
+    let mut server = folder.serve();
     let port = server.port;
     let mut ana = Client::enter(port, &format!("/?session={ANA}&name=ana"));
     let mut bob = Raw::enter(port, "/?name=bob");
@@ -274,13 +263,15 @@ fn when_the_disk_is_full_those_who_speak_wait_and_it_goes_on() {
         );
         // Whoever comes can hear, and another room is not held up until somebody speaks there.
         let mut eve = Raw::enter(port, "/?name=eve");
+        assert_eq!(eve.text(), WAITING);
         let other = Client::enter(port, &format!("/other?session={ANA}"));
         assert_eq!(other.taken, 0);
         let stored = folder.lines("").len();
         allow(&server, None);
-        assert_eq!(bob.text(), "ana: during");
-        assert_eq!(eve.text(), "ana: during");
-        assert_eq!(bob.text(), GOES_ON);
+        for hearer in [&mut bob, &mut eve] {
+            assert_eq!(hearer.text(), "ana: during");
+            assert_eq!(hearer.text(), GOES_ON);
+        }
         // Its own notice may come on either side of its pong.
         let mut first = ana.raw.frame().unwrap();
         if first.0 & 0xf == PONG {
@@ -300,7 +291,7 @@ fn when_the_disk_is_full_those_who_speak_wait_and_it_goes_on() {
 #[test]
 fn who_comes_back_while_its_lines_cannot_be_stored_is_refused_and_its_old_connection_goes_on() {
     let folder = Folder::new();
-    let mut server = serve_limited(&folder);
+    let mut server = folder.serve();
     let target = format!("/?session={ANA}&name=ana");
     let mut ana = Client::enter(server.port, &target);
     let mut bob = Raw::enter(server.port, "/?name=bob");
@@ -329,31 +320,44 @@ fn who_comes_back_while_its_lines_cannot_be_stored_is_refused_and_its_old_connec
 
 /// What is stored in a file that has no name any more is gone with the server.
 #[test]
-fn when_the_file_was_renamed_nothing_is_confirmed_until_it_is_back() {
+fn when_a_file_was_renamed_nothing_is_confirmed_until_it_is_back() {
+    for name in ["chat.db", "chat.db-wal"] {
+        let folder = Folder::new();
+        let mut server = folder.serve();
+        let mut bob = Raw::enter(server.port, "/?name=bob");
+        let (file, away) = (folder.path.join(name), folder.path.join("away"));
+        fs::rename(&file, &away).unwrap();
+        bob.say("during");
+        assert_eq!(bob.text(), WAITING);
+        let shown = folder.file();
+        let why = "it, or FILE-wal, was removed or renamed: put it back, or start the server anew";
+        let said = format!("server: cannot store lines in {}: {why}", shown.display());
+        let said = format!("{said} (trying again; who speaks waits)");
+        assert_eq!(server.program.err_line(), said);
+        fs::rename(&away, &file).unwrap();
+        is_taken(&mut bob);
+        assert_eq!(folder.lines(""), [("bob".to_owned(), "during".to_owned())]);
+        server.stop();
+    }
+}
+
+/// Another file in its place is not the same one.
+#[test]
+fn when_the_file_was_replaced_nothing_is_confirmed() {
     let folder = Folder::new();
     let mut server = folder.serve();
     let mut bob = Raw::enter(server.port, "/?name=bob");
-    let away = folder.path.join("away.db");
-    fs::rename(folder.file(), &away).unwrap();
-    // Another one in its place is not the same.
+    fs::rename(folder.file(), folder.path.join("away")).unwrap();
     fs::write(folder.file(), "").unwrap();
     bob.say("during");
     assert_eq!(bob.text(), WAITING);
-    let why = "it was removed or renamed: put it back, or start the server anew";
-    let file = folder.file();
-    let said = format!("server: cannot store lines in {}: {why}", file.display());
-    let said = format!("{said} (trying again; who speaks waits)");
-    assert_eq!(server.program.err_line(), said);
-    fs::rename(&away, folder.file()).unwrap();
-    is_taken(&mut bob);
-    assert_eq!(folder.lines(""), [("bob".to_owned(), "during".to_owned())]);
     server.stop();
 }
 
 #[test]
 fn a_server_that_cannot_store_stops_all_the_same() {
     let folder = Folder::new();
-    let mut server = serve_limited(&folder);
+    let mut server = folder.serve();
     let mut ana = Client::enter(server.port, &format!("/?session={ANA}&name=ana"));
     let mut bob = Raw::enter(server.port, "/?name=bob");
     ana.say("before");

@@ -4,10 +4,12 @@
 use std::pin::pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
 
 use super::{Closed, Entered, Room, Speaker, State};
 use crate::server::batch::{BatchMut, Lines};
+use crate::server::frame;
 use crate::server::handshake::Refusal;
 use crate::server::history::now;
 use crate::server::limits::Limits;
@@ -122,6 +124,7 @@ impl Room {
                         batch = &mut storing => break batch,
                         () = stored.store.trouble(), if !told => {
                             self.tell(stored, WAITING);
+                            self.state().interrupted = true;
                             told = true;
                         }
                     }
@@ -139,9 +142,17 @@ impl Room {
             self.end(&mut state);
             drop(state);
             if told {
+                self.state().interrupted = false;
                 self.tell(stored, GOES_ON);
             }
         }
+    }
+
+    /// What whoever comes is told first, if those who are here wait for the store.
+    #[must_use]
+    pub fn interruption(&self) -> Option<Bytes> {
+        let is_interrupted = self.state().interrupted;
+        is_interrupted.then(|| frame::notice(WAITING))
     }
 
     /// Tells those who are in the room, without taking space, unless they have not taken in what was

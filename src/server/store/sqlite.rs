@@ -211,11 +211,15 @@ impl Held {
     fn check(&self) -> Result<(), Unusable> {
         let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
         let here = fs::metadata(&self.path).map(identity);
-        if here.is_ok_and(|here| self.file.metadata().map(identity).ok() == Some(here)) {
+        let is_here = here.is_ok_and(|here| self.file.metadata().map(identity).ok() == Some(here));
+        // SQLite has made it when it opened the file, and removes it when it closes that.
+        let mut wal = self.path.clone().into_os_string();
+        wal.push("-wal");
+        if is_here && Path::new(&wal).exists() {
             return Ok(());
         }
         Err(Unusable::Refused(
-            "it was removed or renamed: put it back, or start the server anew",
+            "it, or FILE-wal, was removed or renamed: put it back, or start the server anew",
         ))
     }
 }
