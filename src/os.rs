@@ -29,7 +29,8 @@ impl Stop {
     ///
     /// The system does not allow it.
     pub fn listen() -> io::Result<Self> {
-        signal(SignalKind::from_raw(Number::XFSZ.as_raw()))?;
+        // It stays caught when nobody listens to it.
+        drop(signal(SignalKind::from_raw(Number::XFSZ.as_raw()))?);
         let kinds = [
             SignalKind::interrupt(),
             SignalKind::terminate(),

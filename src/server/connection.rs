@@ -78,6 +78,7 @@ where
             limits,
             keepalive: &keepalive,
             pongs: &pongs,
+            unlogged: Vec::new(),
             rate: Rate::new(limits),
             stopping,
             stopped: false,
@@ -185,6 +186,9 @@ struct Reader<'a, R, S> {
     limits: &'a Limits,
     keepalive: &'a Mutex<Keepalive>,
     pongs: &'a Pongs,
+    /// What is to be written to the log when it is in the room's, and how many lines that is. Bounded by
+    /// what is said in one turn.
+    unlogged: Vec<(Vec<u8>, u64)>,
     /// How many lines the client may say; `None` when there is no limit.
     rate: Option<Rate>,
     stopping: Pin<&'a mut S>,
@@ -243,6 +247,7 @@ where
             }
         };
         self.say(&mut lines).await?;
+        self.settle().await?;
         if taken.is_ok() {
             self.send_pongs(1).await;
         }
@@ -263,6 +268,7 @@ where
         if message.is_ping() {
             // A pong says that everything before the ping was taken: so that is said first.
             self.say(lines).await?;
+            self.settle().await?;
             self.codec.flush().await.map_err(Ended::from_error)?;
             self.send_pongs(self.limits.control).await;
         } else if let Some((code, _)) = message.as_close() {
@@ -279,6 +285,7 @@ where
                 }
                 while let Some(until) = self.rate.as_mut().and_then(Rate::spend) {
                     self.say(lines).await?;
+                    self.settle().await?;
                     // Boxed for the same reason as in `say`.
                     Box::pin(self.wait_to_take(until)).await;
                 }
@@ -296,8 +303,7 @@ where
         }
     }
 
-    /// Says the lines in the room, as soon as it takes them, then writes them to the log, and
-    /// leaves none.
+    /// Says the lines in the room, as soon as it takes them, and leaves none.
     async fn say(&mut self, lines: &mut Lines<'a>) -> Result<(), Ended> {
         let lines = std::mem::replace(lines, Lines::of(self.identity));
         if lines.count == 0 {
@@ -306,17 +312,37 @@ where
         let said = self.speaker.say_now(&lines);
         if !said.map_err(|Closed| Ended::Stopped)? {
             // Boxed, since it is rare, and an idle connection should not keep room for it.
-            Box::pin(self.wait_to_say(&lines)).await?;
+            Box::pin(self.wait_for(self.speaker.say(&lines))).await?;
         }
-        self.log.print_lines(lines.log, lines.count);
+        self.unlogged.push((lines.log, lines.count));
+        if let Some(settled) = self.speaker.settled().now_or_never() {
+            settled.map_err(|Closed| Ended::Stopped)?;
+            self.log();
+        }
         Ok(())
     }
 
-    /// Waits until the room takes the lines.
-    async fn wait_to_say(&self, lines: &Lines<'_>) -> Result<(), Ended> {
-        let mut saying = pin!(self.speaker.say(lines));
+    /// Waits until what was said is in the log of the room.
+    async fn settle(&mut self) -> Result<(), Ended> {
+        if !self.unlogged.is_empty() {
+            Box::pin(self.wait_for(self.speaker.settled())).await?;
+            self.log();
+        }
+        Ok(())
+    }
+
+    /// Writes what is in the log of the room to the log of the server.
+    fn log(&mut self) {
+        for (lines, count) in self.unlogged.drain(..) {
+            self.log.print_lines(lines, count);
+        }
+    }
+
+    /// Waits for the room.
+    async fn wait_for(&self, room: impl Future<Output = Result<(), Closed>>) -> Result<(), Ended> {
+        let mut room = pin!(room);
         loop {
-            match timeout(self.limits.quiet / 2, &mut saying).await {
+            match timeout(self.limits.quiet / 2, &mut room).await {
                 Ok(said) => return said.map_err(|Closed| Ended::Stopped),
                 // It is not the client that is silent: nobody reads what it sends now.
                 Err(_) => lock(self.keepalive).excuse(),

@@ -302,20 +302,31 @@ impl Speaker {
         }
     }
 
-    /// Says the lines to everyone else, as soon as there is space for them. When this returns, they
-    /// are in the log, as good as applied, and all who are subscribed will get them. If it is
-    /// cancelled, nothing was said; but with a store, lines that wait to be stored are said all the
-    /// same.
+    /// Says the lines to everyone else, as soon as there is space for them. If it is cancelled, nothing
+    /// was said. With a store they may be lost until [`Speaker::settled`] has returned.
     ///
     /// # Errors
     ///
     /// The room is closed, or a newer connection has the session, and the lines were not said.
     pub async fn say(&self, lines: &Lines<'_>) -> Result<(), Closed> {
-        if let Some(stored) = &self.room.stored {
-            return self.say_stored(lines, stored).await;
+        if self.room.stored.is_some() {
+            return self.say_stored(lines).await;
         }
         let space = self.space(lines).await?;
         self.add(lines, space)
+    }
+
+    /// Waits until everything that was said is in the log, as good as applied, and all who are subscribed
+    /// will get it. Without a store that is so as soon as it is said. May be cancelled.
+    ///
+    /// # Errors
+    ///
+    /// The room is closed, and what was said last may not be in the log.
+    pub async fn settled(&self) -> Result<(), Closed> {
+        match &self.room.stored {
+            None => Ok(()),
+            Some(stored) => self.wait_for_store(stored).await,
+        }
     }
 
     /// Waits for the space that lines need.

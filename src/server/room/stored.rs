@@ -244,23 +244,22 @@ impl State {
 }
 
 impl Speaker {
-    /// Says the lines, and waits until they are stored, and applied.
-    pub(super) async fn say_stored(
-        &self,
-        lines: &Lines<'_>,
-        stored: &Stored,
-    ) -> Result<(), Closed> {
+    /// Says the lines, which are to be stored.
+    pub(super) async fn say_stored(&self, lines: &Lines<'_>) -> Result<(), Closed> {
         loop {
             let space = self.space(lines).await?;
             match self.add(lines, space) {
-                Ok(()) => break,
                 // A newer connection asks for the session, but may not get it.
                 Err(Closed) if self.author.is_hushed(self.id) => {
                     self.author.unhushed(self.id).await;
                 }
-                Err(Closed) => return Err(Closed),
+                said => return said,
             }
         }
+    }
+
+    /// Waits until everything that was said is stored, and applied.
+    pub(super) async fn wait_for_store(&self, stored: &Stored) -> Result<(), Closed> {
         let refused = stored.refused.notified();
         if self.room.space.is_closed() {
             return Err(Closed);
