@@ -205,6 +205,14 @@ pub struct Limits {
     pub nats_heartbeat: Duration,
     /// How long NATS keeps what a server that ended was reading with.
     pub nats_inactive: Duration,
+    /// How long the name of a server that died is not free: it stays in NATS for so long, …
+    pub nats_name: Duration,
+    /// … and is written there again so often, so that two attempts may fail.
+    pub nats_renew: Duration,
+    /// Requests about names that are on their way to NATS at once.
+    pub nats_requests: usize,
+    /// Bytes that the names of all servers may take in NATS: what a hundred thousand connections need.
+    pub nats_names: i64,
     /// The accept loop's rest when the system is out of descriptors.
     pub rest: Duration,
 }
@@ -336,6 +344,10 @@ impl Limits {
         nats_patience: Duration::from_secs(1),
         nats_heartbeat: Duration::from_secs(1),
         nats_inactive: Duration::from_secs(10),
+        nats_name: Duration::from_secs(30),
+        nats_renew: Duration::from_secs(10),
+        nats_requests: 256,
+        nats_names: 64 * 1024 * 1024,
         rest: Duration::from_millis(100),
     };
 }

@@ -4,6 +4,7 @@
 //! - [`chat`]: several servers are one chat
 //! - [`log`]: what can happen to the log that they share
 //! - [`connection`]: what NATS may be like when the server starts, and what the operator hears
+//! - [`names`]: no two people have the same, wherever they are
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -13,6 +14,7 @@ mod support;
 mod chat;
 mod connection;
 mod log;
+mod names;
 
 use std::env;
 use std::fs;
