@@ -213,6 +213,15 @@ pub struct Limits {
     pub nats_requests: usize,
     /// Bytes that the names of all servers may take in NATS: what a hundred thousand connections need.
     pub nats_names: i64,
+    /// How often a server tells the others who is in a room, though nobody has come or left, …
+    pub nats_tell: Duration,
+    /// … and how long it may be silent before nobody is there any more.
+    pub nats_told: Duration,
+    /// How long whoever opens a room waits for others to say who is there: for many round trips, and
+    /// hardly noticed.
+    pub nats_ask: Duration,
+    /// Bytes of the names of one room that a server tells the others; those beyond are counted.
+    pub nats_people: usize,
     /// The accept loop's rest when the system is out of descriptors.
     pub rest: Duration,
 }
@@ -348,6 +357,10 @@ impl Limits {
         nats_renew: Duration::from_secs(10),
         nats_requests: 256,
         nats_names: 64 * 1024 * 1024,
+        nats_tell: Duration::from_secs(5),
+        nats_told: Duration::from_secs(15),
+        nats_ask: Duration::from_millis(250),
+        nats_people: 8 * 1024,
         rest: Duration::from_millis(100),
     };
 }

@@ -98,6 +98,9 @@ pub struct Place {
     claim: Option<Claim>,
 }
 
+/// A room, who is in it, and a place there.
+type Held = (Arc<Room>, Option<Arc<Presence>>, Place);
+
 impl Rooms {
     /// No rooms yet. To be called within a Tokio runtime.
     #[must_use]
@@ -160,7 +163,7 @@ impl Rooms {
         let wanted = wanted(target)?;
         let (name, session) = (pass.name(wanted.name)?, wanted.session.as_ref());
         // A place in the room as long as this takes, so that it is not dropped meanwhile.
-        let (room, _place) = self.hold(wanted.path)?;
+        let (room, presence, _place) = self.hold(wanted.path)?;
         let mut claim = None;
         if let Some(name) = &name {
             let claimed = store.claim(wanted.path, name, session.map(|asked| &asked.key));
@@ -168,6 +171,9 @@ impl Rooms {
                 Unclaimed::Taken => taken(name),
                 Unclaimed::Moved | Unclaimed::Unknown => NOT_KNOWN,
             })?;
+        }
+        if let Some(presence) = presence {
+            presence.known().await;
         }
         loop {
             let asking = room.ask(session).await.ok_or(NOT_KNOWN)?;
@@ -181,7 +187,7 @@ impl Rooms {
     }
 
     /// A place in a room, for nobody who could speak or hear there.
-    fn hold(self: &Arc<Self>, path: &str) -> Result<(Arc<Room>, Place), Refusal> {
+    fn hold(self: &Arc<Self>, path: &str) -> Result<Held, Refusal> {
         let mut state = self.state();
         let entry = self.entry(&mut state, path)?;
         entry.members += 1;
@@ -192,7 +198,7 @@ impl Rooms {
             name: None,
             claim: None,
         };
-        Ok((entry.room.clone(), place))
+        Ok((entry.room.clone(), entry.presence.clone(), place))
     }
 
     /// A room, which is opened if it is not there.
@@ -271,7 +277,13 @@ impl Rooms {
         let store = self.store.as_ref().map(|store| store.room(path));
         let room = Room::among(&self.limits, &self.budget, store);
         tokio::spawn(room.clone().publish());
-        let presence = self.presence.then(|| Presence::begin(&room, &self.limits));
+        let shared = self.store.as_ref().filter(|store| store.is_shared());
+        let presence = self
+            .presence
+            .then(|| Presence::begin(&room, &self.limits, shared.is_some()));
+        if let (Some(Some(presence)), Some(store)) = (&presence, shared) {
+            store.share_presence(path, presence);
+        }
         Entry {
             room,
             members: 0,

@@ -5,6 +5,7 @@
 //! - [`log`]: what can happen to the log that they share
 //! - [`connection`]: what NATS may be like when the server starts, and what the operator hears
 //! - [`names`]: no two people have the same, wherever they are
+//! - [`presence`]: who is here, wherever they are
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -15,6 +16,7 @@ mod chat;
 mod connection;
 mod log;
 mod names;
+mod presence;
 
 use std::env;
 use std::fs;

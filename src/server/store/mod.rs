@@ -14,6 +14,7 @@
 pub mod file;
 pub mod nats;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use file::{Known, Piece, Terms};
@@ -21,6 +22,7 @@ pub use nats::{Claim, Unclaimed};
 use tokio::time::timeout;
 
 use crate::server::name::Name;
+use crate::server::presence::Presence;
 use crate::server::sessions::Key;
 
 /// What is open. Each clone is the same one.
@@ -39,6 +41,24 @@ impl Store {
         match self {
             Self::File(file) => RoomStore::File(file.room(name)),
             Self::Nats(nats) => RoomStore::Nats(nats::RoomLog::new(nats, name)),
+        }
+    }
+
+    /// Whether other servers have the same rooms.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Nats(_))
+    }
+
+    /// Starts the task that tells other servers, if there are any, who is in a room here, and learns who
+    /// is there on them.
+    pub fn share_presence(&self, room: &str, presence: &Arc<Presence>) {
+        match self {
+            Self::File(_) => {}
+            Self::Nats(nats) => {
+                let sharing = nats.clone();
+                tokio::spawn(sharing.share_presence(room.to_owned(), presence.clone()));
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 //! it.
 
 use std::fmt::Arguments;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -10,6 +11,7 @@ use tokio::sync::watch;
 use crate::server::ended::Ended;
 use crate::server::limits::Limits;
 use crate::server::name::Name;
+use crate::server::presence::Presence;
 use crate::server::store::nats::{Entry, Place, Unclaimed, Up};
 
 /// A connection, of which there is none.
@@ -153,6 +155,12 @@ impl Nats {
     #[allow(clippy::unused_async)] // as the other one is
     pub async fn names_given_back(&self) {
         match *self {}
+    }
+
+    /// Never called.
+    #[allow(clippy::unused_async)] // as the other one is
+    pub async fn share_presence(self, _room: String, _presence: Arc<Presence>) {
+        match self {}
     }
 }
 

@@ -404,6 +404,10 @@ impl Nats {
         &self.0.stream
     }
 
+    pub(super) fn client(&self) -> &Client {
+        &self.0.client
+    }
+
     pub(super) fn limits(&self) -> &Limits {
         &self.0.limits
     }

@@ -3,7 +3,7 @@
 //! - [`connection`]: the connection, the stream, and what the operator hears of them
 //! - [`message`]: what a message of the stream says
 //! - [`counts`]: how many lines were taken from whom, so that each is in the room once
-//! - [`names`]: the names that people have on all servers
+//! - [`names`]: the names that people have on all servers; [`presence`]: who is where
 //!
 //! A room is the subject `STREAM.room.ROOM`; the seed's, which has no name, is `STREAM.room.SEED`, since
 //! no name of a room has capitals.
@@ -18,6 +18,8 @@ pub mod connection;
 pub mod connection;
 #[cfg(feature = "nats")]
 pub mod names;
+#[cfg(feature = "nats")]
+pub mod presence;
 
 pub mod counts;
 pub mod message;
