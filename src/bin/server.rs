@@ -106,7 +106,7 @@ async fn serve(flags: Flags) -> Result<(), String> {
         () = stop.asked() => Err("ended at once, at a second signal".to_owned()),
     };
     connections.shutdown().await;
-    shared.entrance.close();
+    shared.entrance.close().await;
     shared.log.close(shared.limits.log_end);
     ended
 }
@@ -162,6 +162,7 @@ async fn connection(
         ended = relay => ended,
         // Lines that were read and are not said yet were not confirmed either.
         fault = pass.revoked() => Ended::Fault(fault),
+        ended = member.place.lost() => ended,
     };
     drop((announced, member.subscription, member.place));
     if ended.concerns_operator() {

@@ -119,9 +119,9 @@ impl Entrance {
     }
 
     /// Closes what it has opened, when nobody is in a room any more: what was said is written.
-    pub fn close(&self) {
+    pub async fn close(&self) {
         if let Some(store) = self.store.clone() {
-            store.close(self.limits.store_end);
+            store.close(self.limits.store_end).await;
         }
     }
 }

@@ -170,10 +170,11 @@ impl Server {
                 Some(_) => LIMITS.descriptors + LIMITS.store_files,
                 None => LIMITS.descriptors,
             },
-            // What the store takes of the time in which the server ends.
-            drain: match self.store {
-                Some(_) => LIMITS.drain.saturating_sub(LIMITS.store_end),
-                None => LIMITS.drain,
+            // What a store takes of the time in which the server ends.
+            drain: if self.store.is_some() || !self.nats.is_empty() {
+                LIMITS.drain.saturating_sub(LIMITS.store_end)
+            } else {
+                LIMITS.drain
             },
             ..LIMITS
         }

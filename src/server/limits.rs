@@ -209,6 +209,23 @@ pub struct Limits {
     pub nats_heartbeat: Duration,
     /// How long NATS keeps what a server that ended was reading with.
     pub nats_inactive: Duration,
+    /// How long the name of a server that died is not free: it stays in NATS for so long, …
+    pub nats_name: Duration,
+    /// … and is written there again so often, so that two attempts may fail.
+    pub nats_renew: Duration,
+    /// Requests about names that are on their way to NATS at once.
+    pub nats_requests: usize,
+    /// Bytes that the names of all servers may take in NATS: what a hundred thousand connections need.
+    pub nats_names: i64,
+    /// How often a server tells the others who is in a room, though nobody has come or left, …
+    pub nats_tell: Duration,
+    /// … and how long it may be silent before nobody is there any more.
+    pub nats_told: Duration,
+    /// How long whoever opens a room waits for others to say who is there: for many round trips, and
+    /// hardly noticed.
+    pub nats_ask: Duration,
+    /// Bytes of the names of one room that a server tells the others; those beyond are counted.
+    pub nats_people: usize,
     /// The accept loop's rest when the system is out of descriptors.
     pub rest: Duration,
 }
@@ -342,6 +359,14 @@ impl Limits {
         nats_patience: Duration::from_secs(1),
         nats_heartbeat: Duration::from_secs(1),
         nats_inactive: Duration::from_secs(10),
+        nats_name: Duration::from_secs(30),
+        nats_renew: Duration::from_secs(10),
+        nats_requests: 256,
+        nats_names: 64 * 1024 * 1024,
+        nats_tell: Duration::from_secs(5),
+        nats_told: Duration::from_secs(15),
+        nats_ask: Duration::from_millis(250),
+        nats_people: 8 * 1024,
         rest: Duration::from_millis(100),
     };
 }

@@ -71,6 +71,11 @@ impl Name {
         &self.text
     }
 
+    /// What it is compared by: two names are the same when they have one of these in common.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(String::as_str)
+    }
+
     /// Whether the other name is the same, or looks like it.
     #[must_use]
     pub fn resembles(&self, other: &Self) -> bool {

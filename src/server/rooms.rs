@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use http::{StatusCode, Uri};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::server::access::Pass;
+use crate::server::ended::Ended;
 use crate::server::handshake::{Refusal, SHUTTING_DOWN, refuse};
 use crate::server::history::History;
 use crate::server::identity::Identity;
@@ -22,7 +24,7 @@ use crate::server::name::{self, Name, Names};
 use crate::server::presence::Presence;
 use crate::server::room::{Asking, Room, Speaker, Subscription};
 use crate::server::sessions::{Asked, NO_AFTER, NO_SENT, NO_SESSION};
-use crate::server::store::Store;
+use crate::server::store::{Claim, Store, Unclaimed};
 use crate::server::window::Budget;
 
 /// The longest name of a room.
@@ -92,7 +94,12 @@ pub struct Place {
     room: String,
     id: u64,
     name: Option<Name>,
+    /// The name on all servers, if there are several.
+    claim: Option<Claim>,
 }
+
+/// A room, who is in it, and a place there.
+type Held = (Arc<Room>, Option<Arc<Presence>>, Place);
 
 impl Rooms {
     /// No rooms yet. To be called within a Tokio runtime.
@@ -150,25 +157,37 @@ impl Rooms {
         address: &str,
         pass: &mut Pass,
     ) -> Result<Member, Refusal> {
-        if self.store.is_none() {
+        let Some(store) = &self.store else {
             return self.enter(target, address, pass);
-        }
+        };
         let wanted = wanted(target)?;
         let (name, session) = (pass.name(wanted.name)?, wanted.session.as_ref());
         // A place in the room as long as this takes, so that it is not dropped meanwhile.
-        let (room, _place) = self.hold(wanted.path)?;
+        let (room, presence, _place) = self.hold(wanted.path)?;
+        let mut claim = None;
+        if let Some(name) = &name {
+            let claimed = store.claim(wanted.path, name, session.map(|asked| &asked.key));
+            claim = claimed.await.map_err(|why| match why {
+                Unclaimed::Taken => taken(name),
+                Unclaimed::Moved | Unclaimed::Unknown => NOT_KNOWN,
+            })?;
+        }
+        if let Some(presence) = presence {
+            presence.known().await;
+        }
         loop {
             let asking = room.ask(session).await.ok_or(NOT_KNOWN)?;
             let entered =
                 self.enter_knowing(wanted.path, name.clone(), session, address, Some(&asking))?;
-            if let Some(member) = entered {
+            if let Some(mut member) = entered {
+                member.place.claim = claim;
                 return Ok(member);
             }
         }
     }
 
     /// A place in a room, for nobody who could speak or hear there.
-    fn hold(self: &Arc<Self>, path: &str) -> Result<(Arc<Room>, Place), Refusal> {
+    fn hold(self: &Arc<Self>, path: &str) -> Result<Held, Refusal> {
         let mut state = self.state();
         let entry = self.entry(&mut state, path)?;
         entry.members += 1;
@@ -177,8 +196,9 @@ impl Rooms {
             room: path.to_owned(),
             id: 0, // No connection has it.
             name: None,
+            claim: None,
         };
-        Ok((entry.room.clone(), place))
+        Ok((entry.room.clone(), entry.presence.clone(), place))
     }
 
     /// A room, which is opened if it is not there.
@@ -249,6 +269,7 @@ impl Rooms {
                 room: path.to_owned(),
                 id,
                 name,
+                claim: None,
             },
         }))
     }
@@ -257,7 +278,13 @@ impl Rooms {
         let store = self.store.as_ref().map(|store| store.room(path));
         let room = Room::among(&self.limits, &self.budget, store);
         tokio::spawn(room.clone().publish());
-        let presence = self.presence.then(|| Presence::begin(&room, &self.limits));
+        let shared = self.store.as_ref().filter(|store| store.is_shared());
+        let presence = self
+            .presence
+            .then(|| Presence::begin(&room, &self.limits, shared.is_some()));
+        if let (Some(Some(presence)), Some(store)) = (&presence, shared) {
+            store.share_presence(path, presence);
+        }
         Entry {
             room,
             members: 0,
@@ -351,6 +378,17 @@ impl Drop for Entry {
     fn drop(&mut self) {
         self.close();
         self.room.history(History::forget_all);
+    }
+}
+
+impl Place {
+    /// Waits until the name is another's on another server: for ever, if there is no other.
+    pub async fn lost(&self) -> Ended {
+        match &self.claim {
+            // Boxed, since the others should not keep room for it.
+            Some(claim) => Box::pin(claim.lost()).await,
+            None => pending().await,
+        }
     }
 }
 

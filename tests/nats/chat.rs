@@ -37,7 +37,7 @@ fn all_hear_all_lines_in_one_order() {
     let servers = [nats.serve(), nats.serve()];
     let mut listeners = servers
         .each_ref()
-        .map(|server| Raw::enter(server.port, "/?name=listener"));
+        .map(|server| Raw::enter(server.port, "/"));
     let speakers = [(0, "a"), (0, "b"), (1, "c"), (1, "d")].map(|(server, name)| {
         let mut raw = Raw::enter(servers[server].port, &format!("/?name={name}"));
         raw.read_in_background();

@@ -5,6 +5,8 @@
 //! - [`log`]: what can happen to the log that they share
 //! - [`connection`]: what NATS may be like when the server starts, and what the operator hears
 //! - [`faults`]: whatever breaks, all have heard the same; [`cluster`]: three servers of NATS as one
+//! - [`names`]: no two people have the same, wherever they are
+//! - [`presence`]: who is here, wherever they are
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -16,6 +18,8 @@ mod cluster;
 mod connection;
 mod faults;
 mod log;
+mod names;
+mod presence;
 
 use std::env;
 use std::fs;

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use chat_pair::server::access::Pass;
 use chat_pair::server::limits::Limits;
+use chat_pair::server::presence::{People, Presence};
+use chat_pair::server::room::Room;
 use chat_pair::server::rooms::{Member, Rooms};
 use futures_util::FutureExt;
 use tokio::time::{Instant, sleep};
@@ -164,6 +166,63 @@ async fn a_room_ends_though_somebody_is_still_to_be_told() {
     rooms.close();
     drop(ana.speaker);
     while ana.subscription.next_frames().await.is_some() {}
+}
+
+fn people(names: &[&str], more: usize) -> People {
+    let names = names.iter().map(|&name| name.to_owned()).collect();
+    People { names, more }
+}
+
+/// What those who are here are told of others on other servers.
+#[tokio::test(start_paused = true)]
+async fn who_is_on_several_servers_or_goes_from_one_to_another_is_there_once() {
+    let room = Room::open(&LIMITS);
+    tokio::spawn(room.clone().publish());
+    let presence = Presence::begin(&room, &LIMITS, true).unwrap();
+    let (speaker, mut ana) = room.enter().unwrap();
+    let join = |id, name: &str| short_texts(&presence.join(id, name, None)).concat();
+    let mut told = async || {
+        sleep(LIMITS.absence + 2 * LIMITS.moment).await;
+        let mut all = Vec::new();
+        while let Some(Some(frames)) = ana.next_frames().now_or_never() {
+            all.extend(short_texts(&frames.concat()));
+        }
+        all
+    };
+    // Who was there before is no news.
+    presence.elsewhere(1, people(&["budi"], 0), false);
+    let here = join(speaker.id(), "ana");
+    assert_eq!(here, "* here: budi");
+    assert_eq!(told().await, [""; 0]);
+    presence.elsewhere(1, people(&["budi", "eve", "adi"], 0), true);
+    assert_eq!(told().await, ["* eve, adi joined"]);
+    // On two servers, then on the other, then on this one.
+    presence.elsewhere(2, people(&["eve"], 0), true);
+    presence.elsewhere(1, people(&["budi", "adi"], 0), true);
+    let (moved, _) = room.enter().unwrap();
+    assert_eq!(join(moved.id(), "eve"), "* here: ana, budi, adi");
+    presence.elsewhere(2, People::default(), true);
+    assert_eq!(told().await, [""; 0]);
+    // And away, and back within a while.
+    presence.leave(moved.id());
+    sleep(LIMITS.absence / 2).await;
+    presence.elsewhere(2, people(&["eve"], 0), true);
+    assert_eq!(told().await, [""; 0]);
+    // For a moment only.
+    presence.elsewhere(2, people(&["eve", "moth"], 0), true);
+    presence.elsewhere(2, people(&["eve"], 0), true);
+    assert_eq!(told().await, [""; 0]);
+    // Those beyond what a server names are counted, and have not come when they are named.
+    presence.elsewhere(2, people(&["eve"], 7), true);
+    let (late, _) = room.enter().unwrap();
+    let here = join(late.id(), "late");
+    assert_eq!(here, "* here: ana, budi, adi, eve and 7 more");
+    assert_eq!(told().await, ["* late joined"]);
+    presence.elsewhere(2, people(&["n1"], 6), true);
+    assert_eq!(told().await, ["* eve left"]);
+    // A server that is gone.
+    presence.elsewhere(1, People::default(), true);
+    assert_eq!(told().await, ["* budi, adi left"]);
 }
 
 #[test]

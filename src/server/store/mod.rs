@@ -9,15 +9,20 @@
 //! its lines, and nobody was told that they were taken.
 
 // Without NATS there is nothing behind what makes its part of a store.
-#![cfg_attr(not(feature = "nats"), allow(unreachable_code))]
+#![cfg_attr(not(feature = "nats"), allow(unreachable_code, unused_variables))]
 
 pub mod file;
 pub mod nats;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use file::{Known, Piece, Terms};
+pub use nats::{Claim, Unclaimed};
+use tokio::time::timeout;
 
+use crate::server::name::Name;
+use crate::server::presence::Presence;
 use crate::server::sessions::Key;
 
 /// What is open. Each clone is the same one.
@@ -39,12 +44,52 @@ impl Store {
         }
     }
 
+    /// Whether other servers have the same rooms.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Nats(_))
+    }
+
+    /// Starts the task that tells other servers, if there are any, who is in a room here, and learns who
+    /// is there on them.
+    pub fn share_presence(&self, room: &str, presence: &Arc<Presence>) {
+        match self {
+            Self::File(_) => {}
+            Self::Nats(nats) => {
+                let sharing = nats.clone();
+                tokio::spawn(sharing.share_presence(room.to_owned(), presence.clone()));
+            }
+        }
+    }
+
+    /// Claims a name in a room, if several servers have the room. A name that another connection of the
+    /// session has goes from that one to this.
+    ///
+    /// # Errors
+    ///
+    /// Somebody else has it, or a name that looks like it, or this cannot be known now.
+    pub async fn claim(
+        &self,
+        room: &str,
+        name: &Name,
+        session: Option<&Key>,
+    ) -> Result<Option<Claim>, Unclaimed> {
+        match self {
+            Self::File(_) => Ok(None),
+            Self::Nats(nats) => {
+                let log = nats::RoomLog::new(nats, room);
+                let session = session.map(|key| log.session(key));
+                nats.claim(room, name, session).await.map(Some)
+            }
+        }
+    }
+
     /// Waits until what it has was written, but no longer than the deadline.
-    pub fn close(self, deadline: Duration) {
+    pub async fn close(self, deadline: Duration) {
         match self {
             Self::File(file) => file.close(deadline),
             // What was confirmed is in the stream.
-            Self::Nats(_) => {}
+            Self::Nats(nats) => drop(timeout(deadline, nats.names_given_back()).await),
         }
     }
 }

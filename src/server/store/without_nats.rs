@@ -3,12 +3,16 @@
 //! it.
 
 use std::fmt::Arguments;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use crate::server::ended::Ended;
 use crate::server::limits::Limits;
-use crate::server::store::nats::{Entry, Place, Up};
+use crate::server::name::Name;
+use crate::server::presence::Presence;
+use crate::server::store::nats::{Entry, Place, Unclaimed, Up};
 
 /// A connection, of which there is none.
 #[derive(Clone, Debug)]
@@ -128,5 +132,46 @@ impl Delivery {
     #[must_use]
     pub fn has_caught_up(&self) -> bool {
         match self.never {}
+    }
+}
+
+impl Nats {
+    /// Never called.
+    ///
+    /// # Errors
+    ///
+    /// Never.
+    #[allow(clippy::unused_async)] // as the other one is
+    pub async fn claim(
+        &self,
+        _room: &str,
+        _name: &Name,
+        _session: Option<u64>,
+    ) -> Result<Claim, Unclaimed> {
+        match *self {}
+    }
+
+    /// Never called.
+    #[allow(clippy::unused_async)] // as the other one is
+    pub async fn names_given_back(&self) {
+        match *self {}
+    }
+
+    /// Never called.
+    #[allow(clippy::unused_async)] // as the other one is
+    pub async fn share_presence(self, _room: String, _presence: Arc<Presence>) {
+        match self {}
+    }
+}
+
+/// A name on several servers, of which there are none.
+#[derive(Debug)]
+pub enum Claim {}
+
+impl Claim {
+    /// Never called.
+    #[allow(clippy::unused_async)] // as the other one is
+    pub async fn lost(&self) -> Ended {
+        match *self {}
     }
 }

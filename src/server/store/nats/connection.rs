@@ -13,7 +13,9 @@ use std::error::Error;
 use async_nats::connection::State;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, push};
 use async_nats::jetstream::context::PublishErrorKind;
-use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind, RequestErrorKind};
+use async_nats::jetstream::context::{
+    CreateStreamError, CreateStreamErrorKind, GetStreamErrorKind, RequestErrorKind,
+};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{ConsumerErrorKind, DirectGetErrorKind};
 use async_nats::jetstream::{self, Context, ErrorCode, stream};
@@ -29,6 +31,7 @@ use tokio::time::timeout;
 
 use crate::os::describe;
 use crate::server::limits::Limits;
+use crate::server::store::nats::names::Names;
 use crate::server::store::nats::{At, Entry, Place, Up};
 
 /// A connection to NATS. Each clone is the same one.
@@ -52,6 +55,7 @@ struct Shared {
     next_message: AtomicU64,
     /// The author that the next connection without a session is.
     next_author: AtomicU64,
+    names: Names,
     limits: Limits,
     told: Told,
 }
@@ -194,10 +198,12 @@ impl Nats {
             server: number(server),
             next_message: AtomicU64::new(1),
             next_author: AtomicU64::new(first_author),
+            names: Names::new(&limits),
             limits,
             told,
         }));
         tokio::spawn(nats.clone().look_after(hinted, troubled));
+        tokio::spawn(nats.clone().renew_names());
         Ok(nats)
     }
 
@@ -289,11 +295,7 @@ impl Nats {
                         return Err(Trouble::Missing);
                     }
                     let made = shared.context.create_stream(&wanted).await;
-                    made.map_err(|error| match error.kind() {
-                        CreateStreamErrorKind::JetStream(error) => self.refused(&error),
-                        CreateStreamErrorKind::TimedOut => Trouble::NoAnswer,
-                        other => Trouble::Said(other.to_string()),
-                    })?
+                    made.map_err(|error| self.not_made(&error))?
                 }
                 GetStreamErrorKind::JetStream(error) => return Err(self.refused(&error)),
                 _ => return Err(unanswered(&error)),
@@ -326,7 +328,53 @@ impl Nats {
                 wrong.join(", ")
             )));
         }
-        Ok(info.created.unix_timestamp_nanos())
+        let created = info.created.unix_timestamp_nanos();
+        self.look_for_names(config.num_replicas).await?;
+        Ok(created)
+    }
+
+    /// Looks at the bucket of the names, and makes it if there is none.
+    async fn look_for_names(&self, replicas: usize) -> Result<(), Trouble> {
+        let Shared {
+            stream,
+            context,
+            limits,
+            ..
+        } = &*self.0;
+        let bucket = format!("{stream}-names");
+        // As the library would make it, which does not understand what NATS 2.9 says of an account.
+        let wanted = stream::Config {
+            name: format!("KV_{bucket}"),
+            subjects: vec![format!("$KV.{bucket}.>")],
+            max_messages_per_subject: 1,
+            max_age: limits.nats_name,
+            max_bytes: limits.nats_names,
+            discard: stream::DiscardPolicy::New,
+            allow_rollup: true,
+            deny_delete: true,
+            allow_direct: true,
+            // They are as safe as what is said.
+            num_replicas: replicas,
+            ..stream::Config::default()
+        };
+        let mut found = context.get_key_value(&bucket).await;
+        if found.is_err() {
+            let made = context.create_stream(wanted).await;
+            made.map_err(|error| self.not_made(&error))?;
+            found = context.get_key_value(&bucket).await;
+        }
+        let bucket = found.map_err(|error| unanswered(&error))?;
+        self.0.names.are_in(bucket);
+        Ok(())
+    }
+
+    /// What it means that a stream was not made.
+    fn not_made(&self, error: &CreateStreamError) -> Trouble {
+        match error.kind() {
+            CreateStreamErrorKind::JetStream(error) => self.refused(&error),
+            CreateStreamErrorKind::TimedOut => Trouble::NoAnswer,
+            other => Trouble::Said(other.to_string()),
+        }
     }
 
     /// What an error of JetStream means.
@@ -354,6 +402,19 @@ impl Nats {
     #[must_use]
     pub fn stream(&self) -> &str {
         &self.0.stream
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// The names that connections of this server have.
+    pub(super) fn names(&self) -> &Names {
+        &self.0.names
     }
 
     /// A digest of something in this stream.
@@ -436,7 +497,7 @@ impl Nats {
     }
 
     /// The stream should be looked at.
-    fn look_again(&self) {
+    pub(super) fn look_again(&self) {
         self.0.look.notify_one();
     }
 

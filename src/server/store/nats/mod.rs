@@ -3,6 +3,7 @@
 //! - [`connection`]: the connection, the stream, and what the operator hears of them
 //! - [`message`]: what a message of the stream says
 //! - [`counts`]: how many lines were taken from whom, so that each is in the room once
+//! - [`names`]: the names that people have on all servers; [`presence`]: who is where
 //!
 //! A room is the subject `STREAM.room.ROOM`; the seed's, which has no name, is `STREAM.room.SEED`, since
 //! no name of a room has capitals.
@@ -15,6 +16,10 @@ pub mod connection;
 #[cfg(not(feature = "nats"))]
 #[path = "../without_nats.rs"]
 pub mod connection;
+#[cfg(feature = "nats")]
+pub mod names;
+#[cfg(feature = "nats")]
+pub mod presence;
 
 pub mod counts;
 pub mod message;
@@ -24,7 +29,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+#[cfg(not(feature = "nats"))]
+pub use connection::Claim;
 pub use connection::Nats;
+#[cfg(feature = "nats")]
+pub use names::Claim;
 
 use crate::server::sessions::Key;
 
@@ -74,6 +83,22 @@ pub struct Up {
     pub created: i128,
 }
 
+/// Why somebody does not have a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unclaimed {
+    /// Somebody else has it, or one that looks like it.
+    Taken,
+    /// A newer connection of the same session has it.
+    Moved,
+    /// NATS does not answer.
+    Unknown,
+}
+
+/// What stands for a room in the subjects and keys that belong to it.
+fn token(room: &str) -> &str {
+    if room.is_empty() { "SEED" } else { room }
+}
+
 /// The part of a stream that belongs to one room.
 #[derive(Clone, Debug)]
 pub struct RoomLog {
@@ -88,11 +113,10 @@ impl RoomLog {
     /// The part of the room with this name.
     #[must_use]
     pub fn new(nats: &Nats, room: &str) -> Self {
-        let token = if room.is_empty() { "SEED" } else { room };
         Self {
             nats: nats.clone(),
             room: room.into(),
-            subject: format!("{}.room.{token}", nats.stream()).into(),
+            subject: format!("{}.room.{}", nats.stream(), token(room)).into(),
         }
     }
 
