@@ -94,6 +94,8 @@ struct Model {
 
 struct Session {
     taken: u64,
+    /// The same when it began.
+    sent: u64,
     /// The position at which it began.
     began: u64,
     /// When it left, if it has.
@@ -153,12 +155,10 @@ impl Model {
             return;
         }
         while self.sessions.len() >= self.limits.sessions {
-            let oldest = self
-                .sessions
-                .values()
-                .filter_map(|session| session.left)
-                .min();
-            let Some(oldest) = oldest else { break };
+            let gone = self.sessions.values();
+            let gone =
+                gone.filter_map(|session| Some((session.taken > session.sent, session.left?)));
+            let Some((_, oldest)) = gone.min() else { break };
             self.forget(|session| session.left == Some(oldest));
         }
         if !self.is_kept() {
@@ -166,6 +166,7 @@ impl Model {
         }
         let session = Session {
             taken: sent,
+            sent,
             began: self.end(),
             left: None,
         };
