@@ -537,13 +537,18 @@ impl History {
 
     /// Forgets everything.
     pub fn forget_all(&mut self) {
+        self.forget_sessions();
+        self.window.clear();
+    }
+
+    /// Forgets who has a session.
+    fn forget_sessions(&mut self) {
         let all: Vec<_> = self
             .sessions
             .drain()
             .map(|(_, session)| session.author)
             .collect();
         self.forgotten(&all);
-        self.window.clear();
     }
 
     /// Forgets the session that has been without a connection for longest, of those that never said

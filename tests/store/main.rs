@@ -22,7 +22,7 @@ use std::process::{self, Command};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rusqlite::{Connection, OpenFlags};
-use support::raw::{FIN, PING, Raw};
+use support::session::{Client, is_taken};
 use support::{Program, Server};
 
 /// The session of Ana, and that of Bob.
@@ -91,69 +91,4 @@ impl Drop for Folder {
 fn kill(mut server: Server) {
     server.program.signal("KILL");
     assert_eq!(server.program.exit(), -1);
-}
-
-/// A client with a session.
-struct Client {
-    raw: Raw,
-    epoch: String,
-    /// The position of the next line.
-    next: u64,
-    /// How many of its lines had been taken when it came in.
-    taken: u64,
-}
-
-impl Client {
-    #[track_caller]
-    fn enter(port: u16, target: &str) -> Self {
-        let mut raw = Raw::enter(port, target);
-        let first = raw.text();
-        let words: Vec<_> = first.strip_prefix('@').expect(&first).split(' ').collect();
-        let [epoch, next, taken] = words[..] else {
-            panic!("{first}");
-        };
-        Self {
-            epoch: epoch.to_owned(),
-            next: next.parse().unwrap(),
-            taken: taken.parse().unwrap(),
-            raw,
-        }
-    }
-
-    /// What it asks for to hear everything that it has not heard.
-    fn after(&self) -> String {
-        format!("&after={}.{}", self.epoch, self.next)
-    }
-
-    /// Waits for the next line or notice.
-    #[track_caller]
-    fn hear(&mut self) -> String {
-        loop {
-            let text = self.raw.text_with_pongs();
-            if let Some(mark) = text.strip_prefix('@') {
-                let position = mark.split(' ').next().unwrap().parse().unwrap();
-                assert!(position >= self.next, "{text}, not {}", self.next);
-                self.next = position;
-                continue;
-            }
-            if !text.starts_with("* ") {
-                self.next += 1;
-            }
-            return text;
-        }
-    }
-
-    /// Says a line, and waits until it is taken. It must have heard everything before.
-    #[track_caller]
-    fn say(&mut self, text: &str) {
-        self.raw.say(text);
-        is_taken(&mut self.raw);
-    }
-}
-
-/// Waits for the pong that says that everything was taken. What comes before it is not looked at.
-#[track_caller]
-fn is_taken(raw: &mut Raw) {
-    raw.send_frame(FIN | PING, b"taken?");
-    while raw.frame().expect("a pong").0 & 0xf != support::raw::PONG {}
 }

@@ -87,12 +87,7 @@ impl History {
         for session in self.sessions.values() {
             session.author.replace(RENEWED);
         }
-        let all: Vec<_> = self
-            .sessions
-            .drain()
-            .map(|(_, session)| session.author)
-            .collect();
-        self.forgotten(&all);
+        self.forget_sessions();
         if let Some(epoch) = epoch {
             self.epoch = epoch;
             self.counts = self

@@ -1,0 +1,68 @@
+//! A client that asks for a session, by hand.
+
+use super::raw::{FIN, PING, PONG, Raw};
+
+/// A client with a session.
+pub struct Client {
+    pub raw: Raw,
+    pub epoch: String,
+    /// The position of the next line.
+    pub next: u64,
+    /// How many of its lines had been taken when it came in.
+    pub taken: u64,
+}
+
+impl Client {
+    #[track_caller]
+    pub fn enter(port: u16, target: &str) -> Self {
+        let mut raw = Raw::enter(port, target);
+        let first = raw.text();
+        let words: Vec<_> = first.strip_prefix('@').expect(&first).split(' ').collect();
+        let [epoch, next, taken] = words[..] else {
+            panic!("{first}");
+        };
+        Self {
+            epoch: epoch.to_owned(),
+            next: next.parse().unwrap(),
+            taken: taken.parse().unwrap(),
+            raw,
+        }
+    }
+
+    /// What it asks for to hear everything that it has not heard.
+    pub fn after(&self) -> String {
+        format!("&after={}.{}", self.epoch, self.next)
+    }
+
+    /// Waits for the next line or notice.
+    #[track_caller]
+    pub fn hear(&mut self) -> String {
+        loop {
+            let text = self.raw.text_with_pongs();
+            if let Some(mark) = text.strip_prefix('@') {
+                let position = mark.split(' ').next().unwrap().parse().unwrap();
+                assert!(position >= self.next, "{text}, not {}", self.next);
+                self.next = position;
+                continue;
+            }
+            if !text.starts_with("* ") {
+                self.next += 1;
+            }
+            return text;
+        }
+    }
+
+    /// Says a line, and waits until it is taken. It must have heard everything before.
+    #[track_caller]
+    pub fn say(&mut self, text: &str) {
+        self.raw.say(text);
+        is_taken(&mut self.raw);
+    }
+}
+
+/// Waits for the pong that says that everything was taken. What comes before it is not looked at.
+#[track_caller]
+pub fn is_taken(raw: &mut Raw) {
+    raw.send_frame(FIN | PING, b"taken?");
+    while raw.frame().expect("a pong").0 & 0xf != PONG {}
+}
