@@ -44,7 +44,8 @@
 //!   `without_tls.rs` of each half stands there
 //! - [`server::history`], [`server::window`], [`server::sessions`]: the last lines of a room, and who
 //!   may come back and read on; [`server::store`]: the same in a file, which outlives the server, or in
-//!   a stream that several servers share
+//!   a stream that several servers share. What is different in a room then is in the files below
+//!   `src/server/room/` and `src/server/batch/`
 //!
 //! The client:
 //!
