@@ -226,6 +226,11 @@ pub struct Limits {
     pub nats_ask: Duration,
     /// Bytes of the names of one room that a server tells the others; those beyond are counted.
     pub nats_people: usize,
+    /// How often a server says that its readers are behind. Whoever has not said so for three times as long
+    /// is not waited for.
+    pub nats_behind: Duration,
+    /// Servers that are waited for at once.
+    pub nats_servers: usize,
     /// The accept loop's rest when the system is out of descriptors.
     pub rest: Duration,
 }
@@ -367,6 +372,8 @@ impl Limits {
         nats_told: Duration::from_secs(15),
         nats_ask: Duration::from_millis(250),
         nats_people: 8 * 1024,
+        nats_behind: Duration::from_millis(100),
+        nats_servers: 64,
         rest: Duration::from_millis(100),
     };
 }

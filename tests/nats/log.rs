@@ -4,11 +4,16 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc::{TryRecvError, channel};
+use std::thread;
 
 use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
+use chat_pair::server::frame;
+use chat_pair::server::store::nats::message::{self, Body, Head, INDEX, Part};
+use tokio::runtime::Builder;
 
-use crate::support::raw::{Ear, FIN, PING, Raw};
+use crate::support::raw::{Ear, FIN, PING, PONG, Raw};
 use crate::support::{Program, in_time};
 use crate::{ANA, Client, Nats, is_taken};
 
@@ -311,4 +316,80 @@ fn a_client_that_comes_back_goes_on_in_the_new_past() {
     hears(&mut bob, "ana: after");
     client.end_input();
     assert_eq!(client.exit(), 0);
+}
+
+/// As a server sends it that had seen a message which the stream has forgotten since.
+#[test]
+fn what_was_forgotten_before_it_was_delivered_is_missed_and_that_is_said() {
+    let Some(nats) = Nats::start() else { return };
+    let mut server = nats.serve();
+    let mut ana = Client::enter(server.port, &format!("/?session={ANA}&name=ana"));
+    let mut bob = Raw::enter(server.port, "/?name=bob");
+    ana.say("one");
+    assert_eq!(bob.text(), "ana: one");
+    nats.js(async |js| {
+        let head = Head {
+            server: 7,
+            number: 1,
+            salt: 0,
+            floor: 0,
+            prior: 1000 << INDEX,
+        };
+        let frames = frame::text_of(&["eve: two"]);
+        let part = Part {
+            author: 7,
+            before: 0,
+            lines: 1,
+            frames: &frames,
+        };
+        let message = message::encode(&head, &Body::Lines(vec![part]));
+        let sent = js.publish("chat.room.SEED", message.into()).await;
+        sent.unwrap().await.unwrap();
+    });
+    assert_eq!(bob.text(), "* some messages missed");
+    assert_eq!(bob.text(), "eve: two");
+    is_told_to_come_back(&mut ana.raw);
+    server.stop();
+}
+
+#[test]
+fn who_speaks_waits_for_the_readers_of_other_servers() {
+    let Some(nats) = Nats::start() else { return };
+    let mut server = nats.serve();
+    let mut ana = Raw::enter(server.port, "/?name=ana");
+    let mut bob = Raw::enter(server.port, "/?name=bob");
+    ana.say("one");
+    assert_eq!(bob.text(), "ana: one");
+    // Another server has not come as far, and says so again and again.
+    let (is_over, over) = channel::<()>();
+    let (has_said, said) = channel();
+    let url = nats.url();
+    let other = thread::spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let client = async_nats::connect(url).await.unwrap();
+            while over.try_recv() == Err(TryRecvError::Empty) {
+                let said = "0000000000000007 0".into();
+                client.publish("chat.behind.SEED", said).await.unwrap();
+                client.flush().await.unwrap();
+                let _ = has_said.send(());
+            }
+        });
+    });
+    // Each is on its way when NATS has answered a ping behind it, and long before the last one the server
+    // has some of them.
+    for _ in 0..500 {
+        said.recv().unwrap();
+        is_taken(&mut ana);
+    }
+    ana.say("two");
+    for _ in 0..100 {
+        said.recv().unwrap();
+    }
+    bob.send_frame(FIN | PING, b"anything?");
+    assert_eq!(bob.frame().unwrap().0 & 0xf, PONG);
+    drop(is_over);
+    assert_eq!(bob.text(), "ana: two");
+    other.join().unwrap();
+    server.stop();
 }

@@ -3,15 +3,17 @@
 //! same in the same order.
 //!
 //! What this server has said brings its space with it, as everywhere. What comes from others has a space
-//! of its own, for which it waits before it is applied: so a slow reader holds up what comes from the
-//! stream, which keeps it, and never what the room's own speakers have in it already.
+//! of its own, for which it waits before it is applied. Meanwhile the server tells the others that it is
+//! behind, and they send nothing more: so those who speak are slowed down to the readers of all servers.
 
 use std::collections::HashMap;
+use std::future::pending;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::stored::{Asking, Stored};
 use super::{Room, State};
@@ -46,6 +48,8 @@ pub(super) struct Progress {
     sent: Option<Sent>,
     /// Who waits for a session.
     claims: HashMap<u64, oneshot::Sender<()>>,
+    /// Other servers whose readers are behind: how far each has come, and when it said so.
+    behind: HashMap<u64, (u64, Instant)>,
 }
 
 /// A batch on its way to the stream.
@@ -62,6 +66,7 @@ impl Room {
         tokio::select! {
             () = self.send(stored, log) => {}
             () = self.follow(stored, log) => {}
+            () = self.hear_behind(log) => {}
             () = self.tell_of_interruptions(stored) => {}
         }
     }
@@ -98,10 +103,26 @@ impl Room {
         }
     }
 
-    /// Sends one batch after the other.
+    /// Learns which of the other servers are behind.
+    async fn hear_behind(&self, log: &RoomLog) {
+        if let Some(mut behind) = log.nats.hear_behind(&log.room).await {
+            while let Some((server, sequence)) = behind.next().await {
+                let mut state = self.state();
+                let known = &mut state.progress.behind;
+                if known.len() < self.limits.nats_servers || known.contains_key(&server) {
+                    known.insert(server, (sequence, Instant::now()));
+                }
+            }
+        }
+        pending::<()>().await;
+    }
+
+    /// Sends one batch after the other, but none while the readers of another server are behind.
     async fn send(&self, stored: &Stored, log: &RoomLog) {
         while self.state().batches.is_some() {
-            if self.state().begin_to_send(log, &self.limits) {
+            if self.state().is_ahead(&self.limits) {
+                sleep(self.limits.nats_behind).await;
+            } else if self.state().begin_to_send(log, &self.limits) {
                 self.send_until_applied(stored, log).await;
             } else {
                 self.to_publish.notified().await;
@@ -233,6 +254,10 @@ impl Room {
         };
         if std::mem::take(is_first) {
             self.state().begin_with(head, at, log);
+        } else if self.state().has_missed(head) {
+            // The stream has forgotten it before it was delivered.
+            self.state().skip_to(at, log);
+            self.tell(stored, MISSED);
         }
         let is_own = head.server == log.nats.server();
         let is_sent = |sent: &mut Sent| is_own && sent.number == head.number;
@@ -240,7 +265,7 @@ impl Room {
             && !self.state().progress.sent.as_mut().is_some_and(is_sent)
         {
             let bytes = parts.iter().map(|part| part.frames.len()).sum();
-            let space = self.space_for_others(stored, bytes).await;
+            let space = self.space_for_others(stored, log, bytes).await;
             let mut state = self.state();
             let batch = state.batch_of(parts, space);
             return state.apply_shared(batch, parts, at);
@@ -283,10 +308,11 @@ impl Room {
         }
     }
 
-    /// Waits for the space that lines of other servers need.
+    /// Waits for the space that lines of other servers need, and tells those to wait.
     async fn space_for_others(
         &self,
         stored: &Stored,
+        log: &RoomLog,
         bytes: usize,
     ) -> Option<OwnedSemaphorePermit> {
         let permits = u32::try_from(self.limits.space_for(bytes)).unwrap_or(u32::MAX);
@@ -294,15 +320,19 @@ impl Room {
         if let Ok(space) = others.clone().try_acquire_many_owned(permits) {
             return Some(space);
         }
-        let space = others.acquire_many_owned(permits);
-        let mut space = std::pin::pin!(space);
+        let mut space = pin!(others.acquire_many_owned(permits));
         // Asked once, it has all that is free, which is how `congested` sees that somebody waits.
-        let asked = futures_util::FutureExt::now_or_never(space.as_mut());
+        let mut asked = futures_util::FutureExt::now_or_never(space.as_mut());
         self.congested.notify_waiters();
-        match asked {
-            Some(space) => space.ok(),
-            None => space.await.ok(),
+        while asked.is_none() {
+            asked = timeout(self.limits.nats_behind, space.as_mut()).await.ok();
+            if asked.is_none() {
+                let last = self.state().progress.last;
+                let sequence = last.map_or(0, |last| last.sequence);
+                log.nats.say_behind(&log.room, sequence).await;
+            }
         }
+        asked?.ok()
     }
 
     /// Waits until the room has come as far as the client has, and until the session that it asks for is
@@ -456,6 +486,22 @@ impl State {
         let epoch = log.epoch(self.progress.created.unwrap_or_default(), salt);
         self.history.renew(Some(format!("{epoch:016x}")));
         self.forget_sessions(log);
+    }
+
+    /// Whether there is something to send, and another server has not come as far as this one, since its
+    /// readers are behind.
+    fn is_ahead(&mut self, limits: &Limits) -> bool {
+        let (now, longest) = (Instant::now(), 3 * limits.nats_behind);
+        let behind = &mut self.progress.behind;
+        behind.retain(|_, (_, said)| now - *said < longest);
+        let last = self.progress.last.map_or(0, |last| last.sequence);
+        !self.next.is_empty() && behind.values().any(|(sequence, _)| *sequence < last)
+    }
+
+    /// Whether whoever sent a message had seen another in this room that was not read here.
+    fn has_missed(&self, head: Head) -> bool {
+        let last = self.progress.last.map_or(0, |last| last.sequence);
+        head.prior >> INDEX > last
     }
 
     /// What comes before this message is forgotten by the stream, and was not read.

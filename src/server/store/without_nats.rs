@@ -162,6 +162,29 @@ impl Nats {
     pub async fn share_presence(self, _room: String, _presence: Arc<Presence>) {
         match self {}
     }
+
+    /// Never called.
+    #[allow(clippy::unused_async)] // as the other one is
+    pub async fn say_behind(&self, _room: &str, _sequence: u64) {
+        match *self {}
+    }
+
+    /// Never called.
+    #[allow(clippy::unused_async)] // as the other one is
+    pub async fn hear_behind(&self, _room: &str) -> Option<Behind> {
+        match *self {}
+    }
+}
+
+/// What other servers say, of which there are none.
+pub struct Behind(Nats);
+
+impl Behind {
+    /// Never called.
+    #[allow(clippy::unused_async)] // as the other one is
+    pub async fn next(&mut self) -> Option<(u64, u64)> {
+        match self.0 {}
+    }
 }
 
 /// A name on several servers, of which there are none.

@@ -3,6 +3,7 @@
 //! - [`connection`]: the connection, the stream, and what the operator hears of them
 //! - [`message`]: what a message of the stream says
 //! - [`counts`]: how many lines were taken from whom, so that each is in the room once
+//! - [`behind`]: how servers wait for each other's readers
 //! - [`names`]: the names that people have on all servers; [`presence`]: who is where
 //!
 //! A room is the subject `STREAM.room.ROOM`; the seed's, which has no name, is `STREAM.room.SEED`, since
@@ -11,6 +12,8 @@
 // Without NATS there never is a connection, and the compiler notices that what is here is not used.
 #![cfg_attr(not(feature = "nats"), allow(dead_code, unused_variables))]
 
+#[cfg(feature = "nats")]
+pub mod behind;
 #[cfg(feature = "nats")]
 pub mod connection;
 #[cfg(not(feature = "nats"))]
@@ -104,7 +107,8 @@ fn token(room: &str) -> &str {
 pub struct RoomLog {
     /// The connection.
     pub nats: Nats,
-    room: Arc<str>,
+    /// The name of the room.
+    pub room: Arc<str>,
     /// What the messages of the room are published to.
     pub subject: Arc<str>,
 }

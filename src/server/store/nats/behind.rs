@@ -1,0 +1,60 @@
+//! How the servers of a chat wait for each other, so that whoever speaks is slowed down to the readers of
+//! all of them. A server whose readers are behind says again and again, on the subject
+//! `STREAM.behind.ROOM`, how far it has come in a room, and the others send nothing more meanwhile. It is
+//! said and not stored, as `SERVER SEQUENCE`; who says nothing, as one that died, is not waited for.
+
+use async_nats::Subscriber;
+use futures_util::StreamExt;
+
+use crate::server::store::nats::{Nats, token};
+
+/// What other servers say of how far they have come in a room.
+pub struct Behind {
+    nats: Nats,
+    said: Subscriber,
+}
+
+impl Nats {
+    /// Says that this server has come so far in a room, and would come further if its readers did.
+    pub async fn say_behind(&self, room: &str, sequence: u64) {
+        // What waits for a connection would come late.
+        if self.up().borrow().is_some() {
+            let said = format!("{:016x} {sequence}", self.server());
+            // An error means that the client is closed, at the end of the program.
+            let _ = self.client().publish(self.behind(room), said.into()).await;
+        }
+    }
+
+    /// Listens to the others. `None` at the end of the program.
+    pub async fn hear_behind(&self, room: &str) -> Option<Behind> {
+        let said = self.client().subscribe(self.behind(room)).await.ok()?;
+        let nats = self.clone();
+        Some(Behind { nats, said })
+    }
+
+    fn behind(&self, room: &str) -> String {
+        format!("{}.behind.{}", self.stream(), token(room))
+    }
+}
+
+impl Behind {
+    /// Waits until another server says something: which one, and how far it has come.
+    pub async fn next(&mut self) -> Option<(u64, u64)> {
+        loop {
+            let said = self.said.next().await?;
+            if let Some(said) = read(&said.payload)
+                && said.0 != self.nats.server()
+            {
+                return Some(said);
+            }
+        }
+    }
+}
+
+fn read(said: &[u8]) -> Option<(u64, u64)> {
+    let (server, sequence) = std::str::from_utf8(said).ok()?.split_once(' ')?;
+    Some((
+        u64::from_str_radix(server, 16).ok()?,
+        sequence.parse().ok()?,
+    ))
+}
