@@ -60,10 +60,10 @@ pub fn run(order: &Order) -> Outcome {
 }
 
 fn idle(order: &Order, clients: usize) -> Check<Outcome> {
-    let before = resident_kib(order.pid)?;
+    let before = resident_kib(order)?;
     let mut room = Room::enter(order, 1, clients, 1, 64)?;
     room.settle(Duration::from_millis(order.warm_up_ms * 2))?;
-    let each = (resident_kib(order.pid)? - before) / clients as f64;
+    let each = (resident_kib(order)? - before) / clients as f64;
     Ok(Outcome::of([("kib_per_connection", each)]))
 }
 
@@ -75,24 +75,24 @@ fn handshakes(order: &Order) -> Check<Outcome> {
     for index in 0.. {
         let now = Instant::now();
         if counted.is_none() && now >= warm {
-            counted = Some((Cpu::now(order.pid)?, now));
+            counted = Some((Cpu::now(order)?, now));
             done = 0;
         }
         if let Some((cpu, since)) = &counted {
             let seconds = since.elapsed().as_secs_f64();
             if seconds * 1000.0 >= order.counted_ms as f64 {
-                let (server, load) = cpu.cores(order.pid, seconds)?;
+                let cores = cpu.cores(order, seconds)?;
                 let rate = f64::from(done) / seconds;
                 return Ok(Outcome::of([
                     ("per_second", rate),
-                    ("server_cpu", server),
-                    ("load_cpu", load),
+                    ("server_cpu", cores.server),
+                    ("load_cpu", cores.load),
                 ]));
             }
         }
         // One connection per address in turn, or the ports of closed ones would run out.
         let mut client =
-            Client::connect(order.port, tls.as_ref(), "/", index * CLIENTS_PER_ADDRESS)?;
+            Client::connect(&order.ports, tls.as_ref(), "/", index * CLIENTS_PER_ADDRESS)?;
         client.finish_upgrade(&mut plain, &mut wire)?;
         client
             .link
@@ -123,12 +123,13 @@ struct Client {
 impl Client {
     /// Connects and asks for the upgrade, or for the session first; `finish_upgrade` does the rest.
     fn connect(
-        port: u16,
+        ports: &[u16],
         tls: Option<&Arc<ClientConfig>>,
         path: &str,
         index: usize,
     ) -> Check<Client> {
         let start = || -> std::io::Result<Client> {
+            let port = ports[index % ports.len()];
             let host = 1 + (index / CLIENTS_PER_ADDRESS % 250) as u8;
             let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
             net::bind(
@@ -250,7 +251,7 @@ impl Room {
                     1 => "/".to_owned(),
                     _ => format!("/r{}", index % rooms),
                 };
-                clients.push(Client::connect(order.port, tls.as_ref(), &path, index)?);
+                clients.push(Client::connect(&order.ports, tls.as_ref(), &path, index)?);
             }
             clients[first..]
                 .iter_mut()
@@ -335,17 +336,17 @@ impl Room {
         let count_from = start + Duration::from_millis(order.warm_up_ms);
         let mut counted = None;
         let mut send_at = start;
-        let (seconds, server, load, deliveries) = loop {
+        let (seconds, cores, deliveries) = loop {
             let now = Instant::now();
             if counted.is_none() && now >= count_from {
-                counted = Some((now, Cpu::now(order.pid)?, self.deliveries));
+                counted = Some((now, Cpu::now(order)?, self.deliveries));
                 self.latencies = (!matches!(pace, Pace::Window(_))).then(Vec::new);
             }
             if let Some((since, cpu, before)) = &counted {
                 let seconds = (now - *since).as_secs_f64();
                 if seconds * 1000.0 >= order.counted_ms as f64 {
-                    let (server, load) = cpu.cores(order.pid, seconds)?;
-                    break (seconds, server, load, self.deliveries - before);
+                    let cores = cpu.cores(order, seconds)?;
+                    break (seconds, cores, self.deliveries - before);
                 }
             }
             let wait = self.send_what_is_due(pace, now, &mut send_at);
@@ -361,10 +362,13 @@ impl Room {
         let mut outcome = Outcome::of([
             ("deliveries_per_second", rate),
             ("ns_per_delivery", 1e9 / rate),
-            ("server_cpu", server),
-            ("server_ns_per_delivery", 1e9 * server / rate),
-            ("load_cpu", load),
+            ("server_cpu", cores.server),
+            ("server_ns_per_delivery", 1e9 * cores.server / rate),
+            ("load_cpu", cores.load),
         ]);
+        if let Some(nats) = cores.nats {
+            outcome.values.insert("nats_cpu".to_owned(), nats);
+        }
         if let Some(mut latencies) = self.latencies.take() {
             latencies.sort_by(f64::total_cmp);
             outcome

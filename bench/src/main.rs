@@ -35,16 +35,26 @@ pub struct Scenario {
     pub metrics: &'static [Metric],
     /// Everything is encrypted.
     pub tls: bool,
+    /// It compares the places where chat-pair can have its lines, and only runs when it is asked for.
+    pub logs: bool,
 }
 
 impl Scenario {
-    /// Whether this server can do it: only chat-pair has rooms, and not every peer speaks TLS.
+    /// Whether this server can do it: only chat-pair has rooms and logs, and not every peer speaks TLS.
     fn suits(&self, server: &str) -> bool {
+        if self.logs || peers::LOGS.contains(&server) {
+            return self.logs && peers::LOGS.contains(&server);
+        }
         match self.load {
             Load::Room { rooms: 2.., .. } => server == "chat-pair",
             _ if self.tls => ["chat-pair", "tokio-tungstenite", "axum"].contains(&server),
             _ => true,
         }
+    }
+
+    /// The server that the others are compared with.
+    pub fn limit(&self) -> &'static str {
+        if self.logs { "memory" } else { "bare" }
     }
 }
 
@@ -53,6 +63,7 @@ const COST: &[Metric] = &[
     RATE[0],
     ("server_ns_per_delivery", "server's CPU ns per delivery"),
 ];
+const LOG: &[Metric] = &[RATE[0], ("nats_cpu", "cores that NATS keeps busy")];
 const EACH: &[Metric] = &[("ns_per_delivery", "ns per delivery")];
 const MEMORY: &[Metric] = &[("kib_per_connection", "KiB per connection")];
 const LATENCY: &[Metric] = &[("p50_ms", "p50, ms"), ("p99_ms", "p99, ms")];
@@ -71,8 +82,9 @@ const START: &[Metric] = &[
 
 #[rustfmt::skip] // a table
 fn scenarios(quick: bool) -> Vec<Scenario> {
-    let new = |id, what, metrics, load| Scenario { id, what, load, metrics, tls: false };
-    let tls = |id, what, metrics, load| Scenario { id, what, load, metrics, tls: true };
+    let new = |id, what, metrics, load| Scenario { id, what, load, metrics, tls: false, logs: false };
+    let tls = |id, what, metrics, load| Scenario { id, what, load, metrics, tls: true, logs: false };
+    let logs = |id, what, metrics, load| Scenario { id, what, load, metrics, tls: false, logs: true };
     let room = |clients, senders, line, pace| Load::Room { rooms: 1, clients, senders, line, pace };
     let rooms = |rooms, each| Load::Room { rooms, clients: rooms * each, senders: rooms, line: 64, pace: Window(load::BURST * rooms) };
     let idle = |clients| Load::Idle { clients };
@@ -100,6 +112,11 @@ fn scenarios(quick: bool) -> Vec<Scenario> {
         tls("tls-idle-200", "200 connections with TLS", MEMORY, idle(200)),
         tls("tls-idle-1000", "1,000 connections with TLS", MEMORY, idle(1000)),
         new("start", "median of 20", START, Load::Start),
+        logs("nats-A", "A", LOG, room(100, 1, 64, Window(32))),
+        logs("nats-A-4096", "A with window 4,096", LOG, room(100, 1, 64, Window(4096))),
+        logs("nats-D", "D", LOG, room(100, 100, 64, Window(100))),
+        logs("nats-D-4096", "D with window 4,096", LOG, room(100, 100, 64, Window(4096))),
+        logs("nats-paced", "100 clients, 100 lines a second", LATENCY, room(100, 100, 64, PerSecond(100))),
     ];
     let wanted = |id: &str| match quick {
         true => ["A", "C", "F", "idle-200", "handshakes", "rooms-20", "tls-A", "tls-C", "tls-idle-200"].contains(&id),
@@ -112,8 +129,9 @@ const USAGE: &str = "\
 usage: cargo run --release --manifest-path bench/Cargo.toml [-- FLAGS]
 
   --quick          less than a minute: three servers, nine short scenarios, one run
-  --only A,idle    these scenarios (A to F, idle, handshakes, scale, rooms, lone, tls, start)
-  --peers A,B      these servers (chat-pair, bare, tokio-tungstenite, axum, ws, websockets)
+  --only A,idle    these scenarios (A to F, idle, handshakes, scale, rooms, lone, tls, start; nats)
+  --peers A,B      these servers (chat-pair, bare, tokio-tungstenite, axum, ws, websockets;
+                   for nats: memory, store, nats-1, nats-3)
   --runs N         runs of each (5)
   --server PATH    this server, its client beside it, instead of building them
   --report FILE    no runs, only the tables (and with --out the chart) of these results
@@ -182,7 +200,7 @@ impl Flags {
     fn wants(&self, scenario: &Scenario) -> bool {
         let named =
             |only: &String| scenario.id == only || scenario.id.split('-').next() == Some(only);
-        self.only.is_empty() || self.only.iter().any(named)
+        (self.only.is_empty() && !scenario.logs) || self.only.iter().any(named)
     }
 }
 
@@ -247,10 +265,13 @@ fn run(flags: &Flags, scenarios: &[Scenario]) -> Result<Results, String> {
     let files = raise_open_files();
     let mut left_out = vec![];
     let mut servers = vec![];
-    for id in &flags.peers {
+    let suited = |id: &&String| scenarios.iter().any(|scenario| scenario.suits(id));
+    for id in flags.peers.iter().filter(suited) {
         match peers::find(id, flags.server.as_deref()) {
             Ok(server) => servers.push(server),
-            Err(why) if ["ws", "websockets"].contains(&&**id) => left_out.push(why),
+            Err(why) if ["ws", "websockets", "nats-1", "nats-3"].contains(&&**id) => {
+                left_out.push(why)
+            }
             Err(why) => return Err(why),
         }
     }
@@ -308,11 +329,11 @@ fn measure(
     }
     let server = peer.start(load.clients(), certificate)?;
     let (warm_up_ms, counted_ms) = if quick { (150, 700) } else { (500, 3000) };
-    let pid = server.process.0.id();
     let order = Order {
         load: load.clone(),
-        port: server.port,
-        pid,
+        ports: server.ports.clone(),
+        pids: server.processes.iter().map(|one| one.0.id()).collect(),
+        nats: server.nats.as_ref().map(|nats| nats.0.id()),
         certificate: certificate.map(Certificate::chain),
         warm_up_ms,
         counted_ms,

@@ -1,6 +1,7 @@
 //! The servers: where they come from, how one is started, and that it is always ended.
 
 use crate::tls::Certificate;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -22,14 +23,21 @@ pub struct Peer {
     pub client: Option<PathBuf>,
 }
 
-pub const ALL: [(&str, &str); 6] = [
+pub const ALL: [(&str, &str); 10] = [
     ("chat-pair", "chat-pair"),
     ("bare", "bare epoll loop"),
     ("tokio-tungstenite", "tokio-tungstenite"),
     ("axum", "axum"),
     ("ws", "Node ws"),
     ("websockets", "Python websockets"),
+    ("memory", "in memory"),
+    ("store", "`--store`"),
+    ("nats-1", "`--nats`, one server"),
+    ("nats-3", "`--nats`, three servers"),
 ];
+
+/// chat-pair with each place for its lines.
+pub const LOGS: [&str; 4] = ["memory", "store", "nats-1", "nats-3"];
 
 /// What Node and Python are asked, to see that the library is there.
 pub const NODE_VERSIONS: &str = "process.version + ', ws ' + require('ws/package.json').version";
@@ -56,7 +64,17 @@ pub fn find(id: &str, ready_server: Option<&Path>) -> Result<Peer, String> {
         }
     };
     match id {
-        "chat-pair" => {
+        _ if id == "chat-pair" || LOGS.contains(&id) => {
+            if id.starts_with("nats") {
+                version("nats-server", &["--version"])
+                    .ok_or_else(|| format!("{name}: left out, no nats-server in the PATH"))?;
+            }
+            // Not where the server without these features is built, or each would replace the other.
+            let target = bench.join("target/logs").to_string_lossy().into_owned();
+            let features: &[&str] = match id {
+                "chat-pair" => &[],
+                _ => &["--features", "nats,sqlite", "--target-dir", &target],
+            };
             let server = match ready_server {
                 Some(server) => server
                     .canonicalize()
@@ -65,6 +83,7 @@ pub fn find(id: &str, ready_server: Option<&Path>) -> Result<Peer, String> {
                     bench.parent().unwrap_or(bench),
                     &["server", "client"],
                     "server",
+                    features,
                 )?,
             };
             let client = Some(server.with_file_name("client")).filter(|client| client.exists());
@@ -91,13 +110,13 @@ pub fn find(id: &str, ready_server: Option<&Path>) -> Result<Peer, String> {
         }
         _ => {
             let binary = format!("peer-{id}");
-            Ok(peer(build(bench, &[&binary], &binary)?, &[], None))
+            Ok(peer(build(bench, &[&binary], &binary, &[])?, &[], None))
         }
     }
 }
 
 /// Builds binaries of a crate in release mode; returns the path of the one called `wanted`.
-fn build(root: &Path, binaries: &[&str], wanted: &str) -> Result<PathBuf, String> {
+fn build(root: &Path, binaries: &[&str], wanted: &str, flags: &[&str]) -> Result<PathBuf, String> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     cargo.args([
         "build",
@@ -107,6 +126,7 @@ fn build(root: &Path, binaries: &[&str], wanted: &str) -> Result<PathBuf, String
     ]);
     cargo
         .arg(root.join("Cargo.toml"))
+        .args(flags)
         .args(binaries.iter().flat_map(|binary| ["--bin", binary]));
     let output = cargo
         .stderr(Stdio::inherit())
@@ -144,16 +164,21 @@ impl Drop for Kept {
     }
 }
 
-/// A running server. Its output goes to files, as a service's would; they go when it goes.
+/// A running server, or several with one log. Their output and the log are files of one folder, which
+/// goes when they go.
 pub struct Server {
-    pub port: u16,
-    pub process: Kept,
-    output: PathBuf,
+    pub ports: Vec<u16>,
+    pub processes: Vec<Kept>,
+    pub nats: Option<Kept>,
+    folder: PathBuf,
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.output);
+        // First those that write there.
+        self.processes.clear();
+        self.nats = None;
+        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -171,47 +196,33 @@ impl Peer {
         command
     }
 
-    /// Starts it for a room of so many clients, with TLS if there is a certificate, and waits for its
-    /// port.
+    /// Starts it for a room of so many clients, with TLS if there is a certificate, behind its log, and
+    /// waits for its port.
     pub fn start(
         &self,
         clients: usize,
         certificate: Option<&Certificate>,
     ) -> Result<Server, String> {
-        let start = || -> std::io::Result<Server> {
-            let output =
-                std::env::temp_dir().join(format!("chat-pair-bench-{}", std::process::id()));
-            fs::create_dir_all(&output)?;
-            let (stdout, stderr) = (
-                File::create(output.join("stdout"))?,
-                File::create(output.join("stderr"))?,
-            );
-            let child = self
-                .command(clients, certificate)
-                .stdout(stdout)
-                .stderr(stderr)
-                .spawn()?;
-            Ok(Server {
-                port: 0,
-                process: Kept(child),
-                output,
-            })
+        let folder = std::env::temp_dir().join(format!("chat-pair-bench-{}", std::process::id()));
+        fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let mut server = Server {
+            ports: vec![],
+            processes: vec![],
+            nats: None,
+            folder,
         };
-        let mut server = start().map_err(|error| format!("cannot start: {error}"))?;
-        let deadline = Instant::now() + START;
-        while Instant::now() < deadline {
-            let printed = fs::read_to_string(server.output.join("stdout")).unwrap_or_default();
-            if let Some(port) = printed.split_once('\n').and_then(|(line, _)| port(line)) {
-                server.port = port;
-                return Ok(server);
-            }
-            std::thread::sleep(Duration::from_millis(2));
+        let log: Vec<OsString> = match self.id {
+            "store" => vec!["--store".into(), server.folder.join("chat.db").into()],
+            "nats-1" | "nats-3" => vec!["--nats".into(), server.start_nats()?.into()],
+            _ => vec![],
+        };
+        let count = if self.id == "nats-3" { 3 } else { 1 };
+        for _ in 0..count {
+            let mut command = self.command(clients, certificate);
+            command.args(&log);
+            server.start_one(command)?;
         }
-        let errors = fs::read_to_string(server.output.join("stderr")).unwrap_or_default();
-        Err(format!(
-            "did not say `listening`: {}",
-            errors.lines().next().unwrap_or_default()
-        ))
+        Ok(server)
     }
 
     /// The size of its program in megabytes, when that is a program of its own.
@@ -222,6 +233,68 @@ impl Peer {
             .then(|| megabytes(&self.program))
             .flatten()
     }
+}
+
+impl Server {
+    /// Starts one more server.
+    fn start_one(&mut self, command: Command) -> Result<(), String> {
+        let number = self.ports.len();
+        let (stdout, stderr) = (format!("stdout-{number}"), format!("stderr-{number}"));
+        self.processes.push(self.spawn(command, &stdout, &stderr)?);
+        let listening = || {
+            let printed = fs::read_to_string(self.folder.join(&stdout)).ok()?;
+            port(printed.split_once('\n')?.0)
+        };
+        let port = soon(listening).ok_or_else(|| {
+            let errors = fs::read_to_string(self.folder.join(&stderr)).unwrap_or_default();
+            let first = errors.lines().next().unwrap_or_default();
+            format!("did not say `listening`: {first}")
+        })?;
+        self.ports.push(port);
+        Ok(())
+    }
+
+    /// Starts NATS with its files here, on a port that it chooses and writes into a file; returns its URL.
+    fn start_nats(&mut self) -> Result<String, String> {
+        let mut command = Command::new("nats-server");
+        command.args(["-js", "-a", "127.0.0.1", "-p", "-1", "-sd"]);
+        command.arg(self.folder.join("jetstream"));
+        command.arg("--ports_file_dir").arg(&self.folder);
+        let child = self.spawn(command, "stdout-nats", "stderr-nats")?;
+        let ports = format!("nats-server_{}.ports", child.0.id());
+        self.nats = Some(child);
+        let url = || {
+            let ports = fs::read_to_string(self.folder.join(&ports)).ok()?;
+            let ports: serde_json::Value = serde_json::from_str(&ports).ok()?;
+            ports["nats"][0].as_str().map(str::to_owned)
+        };
+        soon(url).ok_or_else(|| "nats-server does not say where it listens".to_owned())
+    }
+
+    fn spawn(&self, mut command: Command, stdout: &str, stderr: &str) -> Result<Kept, String> {
+        let file = |name| File::create(self.folder.join(name));
+        file(stdout)
+            .and_then(|stdout| {
+                command
+                    .stdout(stdout)
+                    .stderr(file(stderr)?)
+                    .spawn()
+                    .map(Kept)
+            })
+            .map_err(|error| format!("cannot start: {error}"))
+    }
+}
+
+/// What this gives as soon as it gives something. `None` when that takes too long.
+fn soon<T>(what: impl Fn() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + START;
+    while Instant::now() < deadline {
+        if let Some(value) = what() {
+            return Some(value);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    None
 }
 
 pub fn megabytes(program: &Path) -> Option<f64> {

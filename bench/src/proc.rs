@@ -1,28 +1,39 @@
 //! What /proc knows of a process: CPU time and memory.
 
+use crate::scenario::Order;
 use std::fs;
 
-/// CPU time spent so far, in seconds.
+/// CPU time spent so far, in seconds; or in each second, which is cores kept busy.
 pub struct Cpu {
-    server: f64,
-    load: f64,
+    pub server: f64,
+    pub load: f64,
+    pub nats: Option<f64>,
 }
 
 impl Cpu {
-    pub fn now(server: u32) -> Result<Cpu, String> {
+    pub fn now(order: &Order) -> Result<Cpu, String> {
         Ok(Cpu {
-            server: cpu_seconds(server)?,
+            server: order
+                .pids
+                .iter()
+                .map(|&pid| cpu_seconds(pid))
+                .sum::<Result<_, _>>()?,
             load: cpu_seconds(std::process::id())?,
+            nats: order.nats.map(cpu_seconds).transpose()?,
         })
     }
 
-    /// How many cores the server and the load generator kept busy since.
-    pub fn cores(&self, server: u32, seconds: f64) -> Result<(f64, f64), String> {
-        let now = Cpu::now(server)?;
-        Ok((
-            (now.server - self.server) / seconds,
-            (now.load - self.load) / seconds,
-        ))
+    /// How many cores each kept busy since.
+    pub fn cores(&self, order: &Order, seconds: f64) -> Result<Cpu, String> {
+        let now = Cpu::now(order)?;
+        Ok(Cpu {
+            server: (now.server - self.server) / seconds,
+            load: (now.load - self.load) / seconds,
+            nats: now
+                .nats
+                .zip(self.nats)
+                .map(|(now, before)| (now - before) / seconds),
+        })
     }
 }
 
@@ -42,8 +53,12 @@ fn cpu_seconds(pid: u32) -> Result<f64, String> {
     Ok(ticks / rustix::param::clock_ticks_per_second() as f64)
 }
 
-/// Resident memory, in KiB.
-pub fn resident_kib(pid: u32) -> Result<f64, String> {
+/// Resident memory of all servers, in KiB.
+pub fn resident_kib(order: &Order) -> Result<f64, String> {
+    order.pids.iter().map(|&pid| resident_kib_of(pid)).sum()
+}
+
+fn resident_kib_of(pid: u32) -> Result<f64, String> {
     let status = proc_file(pid, "status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let figure = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());

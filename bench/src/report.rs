@@ -10,9 +10,6 @@ use std::fs;
 /// A figure to show: its key in `Outcome::values`, and its unit.
 pub type Metric = (&'static str, &'static str);
 
-/// What every other server is compared with.
-const LIMIT: &str = "bare";
-
 #[derive(Serialize, Deserialize)]
 pub struct Results {
     pub machine: BTreeMap<String, String>,
@@ -103,13 +100,12 @@ impl Results {
         )
     }
 
-    /// Each scenario's figures: median (least to most) and the ratio to the bare loop's median.
+    /// Each scenario's figures: median (least to most) and the ratio to the median of its scenario's limit.
     pub fn table(&self, scenarios: &[Scenario]) -> String {
         let mut table = self.head("scenario");
         for scenario in scenarios {
             for (key, unit) in scenario.metrics {
-                let limit = self.figure(scenario.id, LIMIT, key);
-                let cell = |server| self.cell(scenario.id, server, key, &limit);
+                let cell = |server| self.cell(scenario, server, key);
                 let cells: Vec<String> =
                     self.servers().into_iter().map(|(id, _)| cell(id)).collect();
                 let _ = writeln!(
@@ -124,8 +120,8 @@ impl Results {
         table
     }
 
-    fn cell(&self, scenario: &str, server: &str, key: &str, limit: &Figure) -> String {
-        match self.figure(scenario, server, key) {
+    fn cell(&self, scenario: &Scenario, server: &str, key: &str) -> String {
+        match self.figure(scenario.id, server, key) {
             Figure::Missing => "–".to_owned(),
             Figure::Failed(why) => why,
             Figure::Runs {
@@ -137,10 +133,8 @@ impl Results {
                 if least < most {
                     let _ = write!(cell, " ({}–{})", short(least), short(most));
                 }
-                if let Figure::Runs { median: limit, .. } = limit
-                    && *limit > 0.0
-                    && server != LIMIT
-                {
+                let limit = self.figure(scenario.id, scenario.limit(), key).median();
+                if limit > 0.0 && server != scenario.limit() {
                     let _ = write!(cell, ", ×{}", short(median / limit));
                 }
                 cell
@@ -170,10 +164,9 @@ impl Results {
 
     /// Every failure of the servers that must not fail.
     pub fn failures(&self) -> Vec<String> {
-        let promised = self
-            .runs
-            .iter()
-            .filter(|run| ["chat-pair", LIMIT].contains(&&*run.server));
+        let promised = self.runs.iter().filter(|run| {
+            ["chat-pair", "bare"].contains(&&*run.server) || peers::LOGS.contains(&&*run.server)
+        });
         let failed = promised.filter_map(|run| Some((run, run.outcome.failure.as_ref()?)));
         failed
             .map(|(run, why)| format!("{}, {}, run {}: {why}", run.scenario, run.server, run.run))
@@ -231,6 +224,7 @@ pub fn machine() -> BTreeMap<String, String> {
         ("rustc", printed("rustc", &["--version"])),
         ("tokio-tungstenite", locked("tokio-tungstenite")),
         ("axum", locked("axum")),
+        ("nats-server", printed("nats-server", &["--version"])),
         ("Node ws", printed("node", &["-p", peers::NODE_VERSIONS])),
         (
             "Python websockets",

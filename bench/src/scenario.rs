@@ -36,9 +36,12 @@ pub enum Pace {
 #[derive(Serialize, Deserialize)]
 pub struct Order {
     pub load: Load,
-    pub port: u16,
-    /// The server, whose CPU time and memory are read from /proc.
-    pub pid: u32,
+    /// Where to connect: clients take turns.
+    pub ports: Vec<u16>,
+    /// The servers, whose CPU time and memory are read from /proc.
+    pub pids: Vec<u32>,
+    /// The NATS server that they share, for its CPU time.
+    pub nats: Option<u32>,
     /// What the server must show, in PEM. `None` is a server without TLS.
     pub certificate: Option<PathBuf>,
     pub warm_up_ms: u64,
