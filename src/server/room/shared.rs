@@ -39,6 +39,8 @@ pub(super) struct Progress {
     salt: u64,
     /// The last message that was applied.
     last: Option<At>,
+    /// The sequence of the last lines before that which were applied.
+    previous: u64,
     /// All was applied that was there, and what comes is applied when it comes.
     is_ready: bool,
     /// The log was cut back, and has to get another past before anything else.
@@ -325,12 +327,10 @@ impl Room {
         let mut asked = futures_util::FutureExt::now_or_never(space.as_mut());
         self.congested.notify_waiters();
         while asked.is_none() {
+            let last = self.state().progress.last;
+            let sequence = last.map_or(0, |last| last.sequence);
+            log.nats.say_behind(&log.room, sequence).await;
             asked = timeout(self.limits.nats_behind, space.as_mut()).await.ok();
-            if asked.is_none() {
-                let last = self.state().progress.last;
-                let sequence = last.map_or(0, |last| last.sequence);
-                log.nats.say_behind(&log.room, sequence).await;
-            }
         }
         asked?.ok()
     }
@@ -411,7 +411,13 @@ impl State {
             if self.next.is_empty() || self.batches.is_none() || !self.progress.is_ready {
                 return false;
             }
-            let bytes = limits.nats_message() - message::HEAD;
+            // Less at once while others are behind, so that they need not wait long for the next.
+            let longest = if self.progress.behind.is_empty() {
+                limits.nats_message()
+            } else {
+                limits.batch
+            };
+            let bytes = longest - message::HEAD;
             let space = |bytes| limits.space_for(bytes);
             let batch = self.next.take(LINES, bytes, message::PART, space);
             if batch.lines() == 0 {
@@ -488,14 +494,14 @@ impl State {
         self.forget_sessions(log);
     }
 
-    /// Whether there is something to send, and another server has not come as far as this one, since its
+    /// Whether there is something to send, and another server is two messages behind this one, since its
     /// readers are behind.
     fn is_ahead(&mut self, limits: &Limits) -> bool {
         let (now, longest) = (Instant::now(), 3 * limits.nats_behind);
         let behind = &mut self.progress.behind;
         behind.retain(|_, (_, said)| now - *said < longest);
-        let last = self.progress.last.map_or(0, |last| last.sequence);
-        !self.next.is_empty() && behind.values().any(|(sequence, _)| *sequence < last)
+        let mut behind = behind.values();
+        !self.next.is_empty() && behind.any(|(sequence, _)| *sequence < self.progress.previous)
     }
 
     /// Whether whoever sent a message had seen another in this room that was not read here.
@@ -548,6 +554,7 @@ impl State {
     /// Applies the next batch of the log, and publishes it.
     fn apply_shared(&mut self, batch: BatchMut, parts: &[Part<'_>], at: At) {
         let batch = self.history.apply_shared(batch, parts, at);
+        self.progress.previous = self.progress.last.map_or(0, |last| last.sequence);
         self.progress.last = Some(at);
         // What is read once more was heard, as far as it was read before.
         if let Some(batches) = &self.batches
