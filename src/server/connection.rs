@@ -312,7 +312,7 @@ where
         let said = self.speaker.say_now(&lines);
         if !said.map_err(|Closed| Ended::Stopped)? {
             // Boxed, since it is rare, and an idle connection should not keep room for it.
-            Box::pin(self.wait_for(self.speaker.say(&lines))).await?;
+            Box::pin(self.wait_for(self.speaker.begin_to_say(&lines))).await?;
         }
         self.unlogged.push((lines.log, lines.count));
         if let Some(settled) = self.speaker.settled().now_or_never() {

@@ -302,13 +302,24 @@ impl Speaker {
         }
     }
 
-    /// Says the lines to everyone else, as soon as there is space for them. If it is cancelled, nothing
-    /// was said. With a store they may be lost until [`Speaker::settled`] has returned.
+    /// Says the lines to everyone else, as soon as there is space for them, and waits until they are in
+    /// the log. If it is cancelled, nothing was said; but with a store, lines that wait to be stored are
+    /// said all the same.
     ///
     /// # Errors
     ///
     /// The room is closed, or a newer connection has the session, and the lines were not said.
     pub async fn say(&self, lines: &Lines<'_>) -> Result<(), Closed> {
+        self.begin_to_say(lines).await?;
+        self.settled().await
+    }
+
+    /// The same, but with a store they may be lost until [`Speaker::settled`] has returned.
+    ///
+    /// # Errors
+    ///
+    /// The room is closed, or a newer connection has the session, and the lines were not said.
+    pub async fn begin_to_say(&self, lines: &Lines<'_>) -> Result<(), Closed> {
         if self.room.stored.is_some() {
             return self.say_stored(lines).await;
         }
