@@ -18,7 +18,7 @@ use futures_util::future::poll_fn;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex, join, split};
 use tokio::runtime::Builder;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -28,7 +28,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::support::raw::{Ear, Raw, missed};
 use crate::support::tls::{Authority, Kind};
-use crate::support::{Server, resident};
+use crate::support::{PATIENCE, Server, resident};
 
 /// Somebody who signs, and a server with a certificate of theirs.
 fn served(flags: &[&str]) -> (Authority, Server) {
@@ -373,7 +373,9 @@ proptest! {
                 near_in.read_to_end(&mut heard).await.unwrap();
                 heard
             };
-            let ((), there, back) = tokio::join!(speak, echo, hear);
+            // So that what it stopped at is known if it ever does.
+            let all = async { tokio::join!(speak, echo, hear) };
+            let ((), there, back) = timeout(PATIENCE, all).await.expect("it goes on");
             (there, back)
         });
         prop_assert!(there == said.concat());
