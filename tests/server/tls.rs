@@ -331,9 +331,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     /// Whatever fits between the two ends, and in whatever pieces it is written and read.
+    ///
+    /// Six bytes at least: during a handshake rustls does not read as long as it has something to
+    /// send. With less in between, each end waits for the other to take the six bytes of its change of
+    /// cipher spec (RFC 8446 D.4).
     #[test]
     fn what_goes_in_comes_out(
-        fits in 1..5000_usize,
+        fits in 6..5000_usize,
         pieces in prop::collection::vec(0..40_000_usize, 1..6),
         reads in 1..20_000_usize,
     ) {
@@ -343,7 +347,7 @@ proptest! {
             (0_u8..=250).cycle().map(|byte| byte ^ n).take(*len).collect::<Vec<u8>>()
         }).collect();
         let (there, back) = runtime.block_on(async {
-            let (near, far) = pair(fits).await;
+            let (near, far) = timeout(PATIENCE, pair(fits)).await.expect("a handshake");
             let ((near_in, mut near_out), (mut far_in, far_out)) = (split(near), split(far));
             let speak = async {
                 for piece in &said {
