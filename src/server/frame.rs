@@ -68,6 +68,9 @@ pub fn payloads(frames: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// What a reader is told that has missed lines, of which nobody knows how many they were.
+pub const SOME_MISSED: &str = "some messages missed";
+
 /// Whether these are exactly so many text frames, as [`text_frame`] writes them.
 #[must_use]
 pub fn are_texts(frames: &[u8], count: u64) -> bool {

@@ -162,7 +162,7 @@ impl Bookmark {
             }
         }
         if piece.gap {
-            frames.push(frame::notice("some messages missed"));
+            frames.push(frame::notice(frame::SOME_MISSED));
             self.own = None;
         }
         if let Some(past) = &mut self.past {
@@ -242,22 +242,11 @@ impl History {
         let kept = self.is_kept();
         let now = || if kept { now() } else { 0 };
         let time = stored.unwrap_or_else(now);
-        let is_file = matches!(self.store, Some(RoomStore::File(_)));
-        self.add(batch, self.window.end(), time, |author, lines| {
-            if is_file {
-                author.settle(lines);
-            }
-        })
+        self.add(batch, self.window.end(), time)
     }
 
     /// Adds a batch, of which clients are told `label` as the position of its first line.
-    fn add(
-        &mut self,
-        batch: BatchMut,
-        mut label: u64,
-        time: u64,
-        settle: impl Fn(&Author, u64),
-    ) -> Batch {
+    fn add(&mut self, batch: BatchMut, mut label: u64, time: u64) -> Batch {
         let kept = self.is_kept();
         let (batch, authors) = batch.freeze(self.window.end(), label, time);
         for (author, (frames, lines)) in authors.iter().zip(batch.parts()) {
@@ -265,7 +254,6 @@ impl History {
                 continue; // A notice is for those who are there, and is not told again.
             }
             author.count(self.window.end(), lines);
-            settle(author, lines);
             if kept {
                 self.window.push(author.id, label, time, frames, lines);
             } else {
@@ -309,8 +297,9 @@ impl History {
             None => author.taken(),
             Some(counts) => {
                 counts.arrive(&author);
-                author.begin_at(counts.taken(author.id));
-                counts.taken(author.id)
+                let taken = counts.taken(author.id);
+                author.begin_at(taken);
+                taken
             }
         };
         let bookmark = match after {
@@ -321,7 +310,7 @@ impl History {
                 let before = author.said_before(position);
                 let bookmark = Bookmark::at(position, before, author);
                 if label < self.window.floor() {
-                    bookmark.with(frame::notice("some messages missed"), None)
+                    bookmark.with(frame::notice(frame::SOME_MISSED), None)
                 } else {
                     bookmark
                 }
@@ -489,7 +478,7 @@ impl History {
             match bookmark.own.map(|before| lines - (own - before)) {
                 Some(0) => {}
                 Some(missed) => frames.push(frame::missed(missed)),
-                None => frames.push(frame::notice("some messages missed")),
+                None => frames.push(frame::notice(frame::SOME_MISSED)),
             }
             (bookmark.position, bookmark.own) = (start, Some(own));
         }

@@ -132,15 +132,12 @@ impl Room {
     /// same turn of the runtime says it before this task runs, so it becomes one batch, and each
     /// receiver takes it along in one write.
     pub async fn publish(self: Arc<Self>) {
-        if let Some((stored, log)) = self.stored.as_ref().and_then(Stored::shared) {
-            return self.share(stored, log).await;
+        if let Some(stored) = &self.stored {
+            return self.publish_stored(stored).await;
         }
         while self.state().batches.is_some() {
             self.to_publish.notified().await;
-            match &self.stored {
-                None => self.state().append(),
-                Some(stored) => self.store(stored).await,
-            }
+            self.state().append();
         }
     }
 
@@ -228,6 +225,29 @@ impl Room {
                 stored.applied.notify_waiters();
             }
         }
+    }
+
+    /// Waits for the space that so many bytes need.
+    async fn space(
+        &self,
+        space: &Arc<Semaphore>,
+        bytes: usize,
+    ) -> Result<OwnedSemaphorePermit, Closed> {
+        let space = space.clone().acquire_many_owned(self.space_for(bytes));
+        let mut space = pin!(space);
+        let space = if let Some(space) = space.as_mut().now_or_never() {
+            space
+        } else {
+            // tokio's semaphore has given all free permits to the one that waits first. So as long
+            // as anybody waits there are no free ones, which is how `congested` sees it.
+            self.congested.notify_waiters();
+            space.await
+        };
+        space.map_err(|_| Closed)
+    }
+
+    fn space_for(&self, bytes: usize) -> u32 {
+        u32::try_from(self.limits.space_for(bytes)).unwrap_or(u32::MAX)
     }
 
     /// Whether somebody waits for space.
@@ -320,11 +340,16 @@ impl Speaker {
     ///
     /// The room is closed, or a newer connection has the session, and the lines were not said.
     pub async fn begin_to_say(&self, lines: &Lines<'_>) -> Result<(), Closed> {
-        if self.room.stored.is_some() {
-            return self.say_stored(lines).await;
+        loop {
+            let space = self.room.space(&self.room.space, lines.frames.len());
+            match self.add(lines, space.await?) {
+                // A newer connection asks for the session, but may not get it.
+                Err(Closed) if self.author.is_hushed(self.id) => {
+                    self.author.unhushed(self.id).await;
+                }
+                said => return said,
+            }
         }
-        let space = self.space(lines).await?;
-        self.add(lines, space)
     }
 
     /// Waits until everything that was said is in the log, as good as applied, and all who are subscribed
@@ -340,21 +365,6 @@ impl Speaker {
         }
     }
 
-    /// Waits for the space that lines need.
-    async fn space(&self, lines: &Lines<'_>) -> Result<OwnedSemaphorePermit, Closed> {
-        let space = self.room.space.clone();
-        let mut space = pin!(space.acquire_many_owned(self.space_for(lines)));
-        let space = if let Some(space) = space.as_mut().now_or_never() {
-            space
-        } else {
-            // tokio's semaphore has given all free permits to the one that waits first. So as long
-            // as anybody waits there are no free ones, which is how `congested` sees it.
-            self.room.congested.notify_waiters();
-            space.await
-        };
-        space.map_err(|_| Closed)
-    }
-
     /// Says the lines if there is space and nobody waits for it. Returns whether it did. With a store
     /// it never does, since they have to wait for that.
     ///
@@ -365,16 +375,12 @@ impl Speaker {
         if self.room.stored.is_some() {
             return Ok(false);
         }
-        let space = self.room.space.clone();
-        match space.try_acquire_many_owned(self.space_for(lines)) {
+        let (space, bytes) = (self.room.space.clone(), lines.frames.len());
+        match space.try_acquire_many_owned(self.room.space_for(bytes)) {
             Ok(space) => self.add(lines, space).map(|()| true),
             Err(TryAcquireError::NoPermits) => Ok(false),
             Err(TryAcquireError::Closed) => Err(Closed),
         }
-    }
-
-    fn space_for(&self, lines: &Lines<'_>) -> u32 {
-        u32::try_from(self.room.limits.space_for(lines.frames.len())).unwrap_or(u32::MAX)
     }
 
     /// Adds lines, which have their space, to the next batch.

@@ -32,7 +32,7 @@ impl History {
                 });
             }
         }
-        self.add(batch, at.sequence << INDEX, at.millis(), |_, _| {})
+        self.add(batch, at.sequence << INDEX, at.millis())
     }
 
     /// A session comes to a connection of some server. If it had one here, that learns of it, unless it

@@ -12,23 +12,22 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::stored::{Asking, Stored};
+use super::stored::{Asking, GOES_ON, Stored};
 use super::{Room, State};
 use crate::server::batch::BatchMut;
+use crate::server::frame::SOME_MISSED;
 use crate::server::limits::Limits;
 use crate::server::sessions::{Asked, Hushed};
 use crate::server::store::nats::counts::Claim;
 use crate::server::store::nats::message::{self, Body, Head, INDEX, LINES, Part};
 use crate::server::store::nats::{At, Entry, RoomLog, Up};
 
-/// What those in a room hear when nothing goes to the stream and nothing comes from it, when it goes on,
-/// and when the stream has forgotten something that was not read yet.
+/// What those in a room hear when nothing goes to the stream and nothing comes from it.
 const WAITING: &str = "the chat is interrupted: lines are kept and sent later";
-const GOES_ON: &str = "the chat goes on";
-const MISSED: &str = "some messages missed";
 
 /// How far a room has come in the log.
 #[derive(Debug, Default)]
@@ -52,6 +51,13 @@ pub(super) struct Progress {
     claims: HashMap<u64, oneshot::Sender<()>>,
     /// Other servers whose readers are behind: how far each has come, and when it said so.
     behind: HashMap<u64, (u64, Instant)>,
+}
+
+impl Progress {
+    /// The sequence of the last message that was applied; 0 if none was.
+    fn sequence(&self) -> u64 {
+        self.last.map_or(0, |last| last.sequence)
+    }
 }
 
 /// A batch on its way to the stream.
@@ -214,14 +220,9 @@ impl Room {
                 }
                 // The stream has forgotten what was to be read next.
                 self.state().skip_to(entry.at, log);
-                self.tell(stored, MISSED);
+                self.tell(stored, SOME_MISSED);
             }
-            if self
-                .state()
-                .progress
-                .last
-                .is_some_and(|last| entry.at.sequence <= last.sequence)
-            {
+            if entry.at.sequence <= self.state().progress.sequence() {
                 continue;
             }
             self.take(stored, log, &entry, &mut is_first).await;
@@ -259,7 +260,7 @@ impl Room {
         } else if self.state().has_missed(head) {
             // The stream has forgotten it before it was delivered.
             self.state().skip_to(at, log);
-            self.tell(stored, MISSED);
+            self.tell(stored, SOME_MISSED);
         }
         let is_own = head.server == log.nats.server();
         let is_sent = |sent: &mut Sent| is_own && sent.number == head.number;
@@ -278,15 +279,7 @@ impl Room {
                 let Some(Sent { batch, .. }) = state.progress.sent.take_if(is_sent) else {
                     return; // It was there a moment ago, and nobody else takes it.
                 };
-                let said = batch.said().filter(|(.., lines)| *lines > 0);
-                let said: Vec<_> = said
-                    .map(|(author, _, lines)| (author.clone(), lines))
-                    .collect();
-                state.apply_shared(batch, &parts, at);
-                for (author, lines) in said {
-                    author.settle(lines);
-                }
-                state.storing = false;
+                state.settle(batch, |state, batch| state.apply_shared(batch, &parts, at));
                 self.end(&mut state);
             }
             Body::Claim { session, sent } => {
@@ -304,7 +297,7 @@ impl Room {
                     state.renew(log, salt);
                     drop(state);
                     // What came since it was cut back was not said to those who are here.
-                    self.tell(stored, MISSED);
+                    self.tell(stored, SOME_MISSED);
                 }
             }
         }
@@ -317,18 +310,10 @@ impl Room {
         log: &RoomLog,
         bytes: usize,
     ) -> Option<OwnedSemaphorePermit> {
-        let permits = u32::try_from(self.limits.space_for(bytes)).unwrap_or(u32::MAX);
-        let others = stored.others.clone();
-        if let Ok(space) = others.clone().try_acquire_many_owned(permits) {
-            return Some(space);
-        }
-        let mut space = pin!(others.acquire_many_owned(permits));
-        // Asked once, it has all that is free, which is how `congested` sees that somebody waits.
-        let mut asked = futures_util::FutureExt::now_or_never(space.as_mut());
-        self.congested.notify_waiters();
+        let mut space = pin!(self.space(&stored.others, bytes));
+        let mut asked = space.as_mut().now_or_never();
         while asked.is_none() {
-            let last = self.state().progress.last;
-            let sequence = last.map_or(0, |last| last.sequence);
+            let sequence = self.state().progress.sequence();
             log.nats.say_behind(&log.room, sequence).await;
             asked = timeout(self.limits.nats_behind, space.as_mut()).await.ok();
         }
@@ -506,8 +491,7 @@ impl State {
 
     /// Whether whoever sent a message had seen another in this room that was not read here.
     fn has_missed(&self, head: Head) -> bool {
-        let last = self.progress.last.map_or(0, |last| last.sequence);
-        head.prior >> INDEX > last
+        head.prior >> INDEX > self.progress.sequence()
     }
 
     /// What comes before this message is forgotten by the stream, and was not read.
@@ -554,7 +538,7 @@ impl State {
     /// Applies the next batch of the log, and publishes it.
     fn apply_shared(&mut self, batch: BatchMut, parts: &[Part<'_>], at: At) {
         let batch = self.history.apply_shared(batch, parts, at);
-        self.progress.previous = self.progress.last.map_or(0, |last| last.sequence);
+        self.progress.previous = self.progress.sequence();
         self.progress.last = Some(at);
         // What is read once more was heard, as far as it was read before.
         if let Some(batches) = &self.batches
@@ -570,8 +554,7 @@ impl State {
         let after = asked.and_then(|asked| asked.after.as_ref());
         let after = after.filter(|after| after.epoch == self.history.epoch());
         let wanted = after.map_or(0, |after| after.position >> INDEX);
-        let last = self.progress.last.map_or(0, |last| last.sequence);
-        self.progress.is_ready && wanted <= last
+        self.progress.is_ready && wanted <= self.progress.sequence()
     }
 
     /// Whether somebody may enter: what was asked for is still so.

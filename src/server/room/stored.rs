@@ -14,13 +14,12 @@ use crate::server::handshake::Refusal;
 use crate::server::history::now;
 use crate::server::limits::Limits;
 use crate::server::sessions::{Asked, Author, Hushed};
-use crate::server::store::nats::RoomLog;
 use crate::server::store::nats::counts::Claim;
 use crate::server::store::{Known, RoomStore, file};
 
 /// What those in a room hear when their lines cannot be stored, and when they can again.
 const WAITING: &str = "the chat cannot be stored for now: lines are kept, and sent later";
-const GOES_ON: &str = "the chat goes on";
+pub(super) const GOES_ON: &str = "the chat goes on";
 
 /// The log of a room in a store.
 #[derive(Debug)]
@@ -80,14 +79,6 @@ impl Stored {
         }
     }
 
-    /// The log, if several servers share it.
-    pub(super) fn shared(&self) -> Option<(&Self, &RoomLog)> {
-        match &self.store {
-            RoomStore::File(_) => None,
-            RoomStore::Nats(log) => Some((self, log)),
-        }
-    }
-
     /// The file, if it is in one.
     pub(super) fn file(&self) -> Option<&file::RoomStore> {
         match &self.store {
@@ -103,10 +94,22 @@ impl Stored {
 }
 
 impl Room {
+    /// As [`Room::publish`].
+    pub(super) async fn publish_stored(&self, stored: &Stored) {
+        match &stored.store {
+            RoomStore::Nats(log) => self.share(stored, log).await,
+            RoomStore::File(file) => {
+                while self.state().batches.is_some() {
+                    self.to_publish.notified().await;
+                    self.store(stored, file).await;
+                }
+            }
+        }
+    }
+
     /// Stores what is said, then applies it, until there is nothing more. Everything that is said
     /// while one batch is being stored is in the next one.
-    pub(super) async fn store(&self, stored: &Stored) {
-        let Some(file) = stored.file() else { return };
+    async fn store(&self, stored: &Stored, file: &file::RoomStore) {
         loop {
             let next = self.state().begin_to_store();
             let Some((position, batch)) = next else {
@@ -122,7 +125,7 @@ impl Room {
                     tokio::select! {
                         biased;
                         batch = &mut storing => break batch,
-                        () = stored.store.trouble(), if !told => {
+                        () = file.trouble(), if !told => {
                             self.tell(stored, WAITING);
                             self.state().interrupted = true;
                             told = true;
@@ -137,12 +140,11 @@ impl Room {
                 return;
             };
             let mut state = self.state();
-            state.storing = false;
-            state.apply(batch, Some(time));
+            state.interrupted = false;
+            state.settle(batch, |state, batch| state.apply(batch, Some(time)));
             self.end(&mut state);
             drop(state);
             if told {
-                self.state().interrupted = false;
                 self.tell(stored, GOES_ON);
             }
         }
@@ -172,10 +174,10 @@ impl Room {
     /// lines were taken. `None` if it cannot be known now; without a store nothing has to be asked.
     pub async fn ask(&self, asked: Option<&Asked>) -> Option<Asking> {
         let stored = self.stored.as_ref()?;
-        if let Some((stored, log)) = stored.shared() {
-            return self.ask_shared(stored, log, asked).await;
-        }
-        let store = stored.file()?;
+        let store = match &stored.store {
+            RoomStore::Nats(log) => return self.ask_shared(stored, log, asked).await,
+            RoomStore::File(file) => file,
+        };
         let key = asked.map(|asked| &asked.key);
         let author = key.and_then(|key| self.state().history.author_of(key));
         let hushed = author.map(Hushed::new);
@@ -211,7 +213,8 @@ impl Room {
         asking: &Asking,
     ) -> Result<Option<Entered>, Refusal> {
         let mut state = self.state();
-        if self.stored.as_ref().and_then(Stored::shared).is_some() {
+        let stored = self.stored.as_ref().map(|stored| &stored.store);
+        if matches!(stored, Some(RoomStore::Nats(_))) {
             if !state.may_enter(asked, asking.claim) {
                 return Ok(None);
             }
@@ -241,23 +244,22 @@ impl State {
         self.storing = true;
         Some((self.history.end(), std::mem::take(&mut self.next)))
     }
+
+    /// Applies what was being stored, since it is, and tells those who said it.
+    pub(super) fn settle(&mut self, batch: BatchMut, apply: impl FnOnce(&mut Self, BatchMut)) {
+        let said = batch.said();
+        let said: Vec<_> = said
+            .map(|(author, _, lines)| (author.clone(), lines))
+            .collect();
+        self.storing = false;
+        apply(self, batch);
+        for (author, lines) in said {
+            author.settle(lines);
+        }
+    }
 }
 
 impl Speaker {
-    /// Says the lines, which are to be stored.
-    pub(super) async fn say_stored(&self, lines: &Lines<'_>) -> Result<(), Closed> {
-        loop {
-            let space = self.space(lines).await?;
-            match self.add(lines, space) {
-                // A newer connection asks for the session, but may not get it.
-                Err(Closed) if self.author.is_hushed(self.id) => {
-                    self.author.unhushed(self.id).await;
-                }
-                said => return said,
-            }
-        }
-    }
-
     /// Waits until everything that was said is stored, and applied.
     pub(super) async fn wait_for_store(&self, stored: &Stored) -> Result<(), Closed> {
         let refused = stored.refused.notified();

@@ -29,6 +29,7 @@ use tokio::sync::{oneshot, watch};
 use crate::server::batch::BatchMut;
 use crate::server::limits::Limits;
 use crate::server::sessions::{Key, Subscriber};
+use crate::server::store::number;
 
 use sqlite::File;
 
@@ -177,14 +178,14 @@ impl RoomStore {
     #[must_use]
     pub fn epoch(&self) -> String {
         let digest = self.store.file.digest("epoch", &self.room);
-        format!("{:016x}", first(&digest))
+        format!("{:016x}", number(&digest))
     }
 
     /// The author that a session is: the same in every run of the server, and never that of a
     /// connection.
     #[must_use]
     pub fn session(&self, key: &Key) -> u64 {
-        first(&self.digest(key)) | 1 << 63
+        number(&self.digest(key)) | 1 << 63
     }
 
     /// The author that a new connection is which has no session: no other one ever, in no run.
@@ -280,11 +281,4 @@ impl RoomStore {
     fn digest(&self, key: &Key) -> [u8; 32] {
         self.store.file.digest("session", key.secret())
     }
-}
-
-/// The first eight bytes as a number.
-fn first(digest: &[u8; 32]) -> u64 {
-    digest[..8]
-        .iter()
-        .fold(0, |number, byte| number << 8 | u64::from(*byte))
 }

@@ -94,6 +94,12 @@ impl Store {
     }
 }
 
+/// The first eight bytes as a number.
+fn number(bytes: &[u8]) -> u64 {
+    let bytes = bytes.iter().take(8);
+    bytes.fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
 /// The part that belongs to one room.
 #[derive(Clone, Debug)]
 pub enum RoomStore {
@@ -129,14 +135,6 @@ impl RoomStore {
         match self {
             Self::File(file) => file.connection(),
             Self::Nats(log) => log.nats.connection(),
-        }
-    }
-
-    /// Waits until nothing can be stored.
-    pub async fn trouble(&self) {
-        match self {
-            Self::File(file) => file.trouble().await,
-            Self::Nats(log) => log.nats.interrupted().await,
         }
     }
 }

@@ -102,12 +102,6 @@ impl Nats {
     pub async fn follow(&self, _subject: &str, _sequence: u64) -> Result<Delivery, Unknown> {
         match *self {}
     }
-
-    /// Never called.
-    #[allow(clippy::unused_async)] // as the other one is
-    pub async fn interrupted(&self) {
-        match *self {}
-    }
 }
 
 /// What is never said, since nothing is asked.

@@ -33,6 +33,7 @@ use crate::os::describe;
 use crate::server::limits::Limits;
 use crate::server::store::nats::names::Names;
 use crate::server::store::nats::{At, Entry, Place, Up};
+use crate::server::store::number;
 
 /// A connection to NATS. Each clone is the same one.
 #[derive(Clone, Debug)]
@@ -381,10 +382,7 @@ impl Nats {
     fn refused(&self, error: &jetstream::Error) -> Trouble {
         let stream = &self.0.stream;
         Trouble::Said(match error.error_code() {
-            ErrorCode::STREAM_SUBJECT_OVERLAP => format!(
-                "another stream there has the subjects {stream}.room.*: change that one, or name another \
-                 with --nats-stream"
-            ),
+            ErrorCode::STREAM_SUBJECT_OVERLAP => overlap("", stream),
             ErrorCode::STREAM_NAME_EXIST => {
                 format!("its stream {stream} is another program's: name another with --nats-stream")
             }
@@ -469,11 +467,7 @@ impl Nats {
                 told.tell(Part::Sending, None, shown);
                 return true;
             }
-            Ok(ack) => format!(
-                "another stream there, {}, has the subjects {stream}.room.*: change that one, or name \
-                 another with --nats-stream",
-                ack.stream
-            ),
+            Ok(ack) => overlap(&format!(", {},", ack.stream), stream),
             Err(error) => match error.kind() {
                 // The connection is not well, or the stream is gone, which the task that looks after
                 // them finds out.
@@ -680,6 +674,14 @@ enum Trouble {
     Said(String),
 }
 
+/// That another stream, which is the one `named` if that is known, has the subjects of this one.
+fn overlap(named: &str, stream: &str) -> String {
+    format!(
+        "another stream there{named} has the subjects {stream}.room.*: change that one, or name another \
+         with --nats-stream"
+    )
+}
+
 /// What it means that a request could not be made.
 fn unanswered(error: &dyn std::error::Error) -> Trouble {
     let source = error.source();
@@ -715,12 +717,6 @@ impl Hint {
             _ => {}
         }
     }
-}
-
-/// The first eight bytes as a number.
-fn number(bytes: &[u8]) -> u64 {
-    let bytes = bytes.iter().take(8);
-    bytes.fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 /// A URL without the user's name and password.
