@@ -72,8 +72,8 @@ struct State {
     speakers: usize,
     /// A batch is being stored.
     storing: bool,
-    /// Those who are here were told that it cannot be.
-    interrupted: bool,
+    /// What those who are here were told, while nothing can be stored.
+    interrupted: Option<&'static str>,
     /// How far it has come in a log that several servers share.
     progress: Progress,
     /// Nobody may enter any more.
@@ -113,7 +113,7 @@ impl Room {
             connections: 0,
             speakers: 0,
             storing: false,
-            interrupted: false,
+            interrupted: None,
             progress: Progress::default(),
             closing: false,
             slow_newcomer: None,

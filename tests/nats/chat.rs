@@ -3,6 +3,9 @@
 
 use std::collections::HashSet;
 
+use async_nats::jetstream::Context;
+use async_nats::jetstream::stream::DiscardPolicy;
+
 use crate::support::raw::{FIN, PING, Raw};
 use crate::{ANA, BOB, Client, Nats, is_taken};
 
@@ -210,6 +213,43 @@ fn a_nats_that_is_away_is_waited_for_and_nothing_is_confirmed_before() {
     assert_eq!(ana.hear(), "* the chat goes on");
     ana.say("after");
     assert_eq!(bob.text(), "ana: after");
+}
+
+#[test]
+fn a_stream_that_is_full_is_waited_for_and_nothing_is_confirmed_before() {
+    let Some(nats) = Nats::start() else { return };
+    let mut server = nats.serve();
+    let mut ana = Client::enter(server.port, &format!("/?session={ANA}&name=ana"));
+    let mut bob = Raw::enter(server.port, "/");
+    ana.say("before");
+    assert!(bob.text().ends_with("ana: before"));
+    // Nothing is forgotten for what is new any more, and there is enough of it.
+    let set = async |js: Context, discard, max_messages| {
+        let mut stream = js.get_stream("chat").await.unwrap();
+        let mut config = stream.info().await.unwrap().config.clone();
+        (config.discard, config.max_messages) = (discard, max_messages);
+        js.update_stream(config).await.unwrap();
+    };
+    nats.js(async |js| set(js, DiscardPolicy::New, 1).await);
+    ana.raw.say("during");
+    ana.raw.send_frame(FIN | PING, b"taken?");
+    assert_eq!(ana.hear(), WAITING);
+    assert_eq!(bob.text(), WAITING);
+    let said = server.program.err_line();
+    let why = ": its stream chat takes nothing: maximum messages exceeded ";
+    assert!(said.contains(why), "{said}");
+    // Who comes now is told, too.
+    assert_eq!(Raw::enter(server.port, "/").text(), WAITING);
+    nats.js(async |js| set(js, DiscardPolicy::Old, -1).await);
+    assert_eq!(bob.text(), "ana: during");
+    assert_eq!(bob.text(), "* the chat goes on");
+    assert_eq!(ana.hear(), "* the chat goes on");
+    let said = server.program.err_line();
+    let again = format!("server: NATS at {} can be used again", nats.url());
+    assert_eq!(said, again);
+    ana.say("after");
+    assert_eq!(bob.text(), "ana: after");
+    server.stop_in_silence();
 }
 
 const WAITING: &str = "* the chat is interrupted: lines are kept and sent later";

@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::stored::{Asking, GOES_ON, Stored};
+use super::stored::{Asking, Stored};
 use super::{Room, State};
 use crate::server::batch::BatchMut;
 use crate::server::frame::SOME_MISSED;
@@ -26,7 +26,7 @@ use crate::server::store::nats::counts::Claim;
 use crate::server::store::nats::message::{self, Body, Head, INDEX, LINES, Part};
 use crate::server::store::nats::{At, Entry, RoomLog, Up};
 
-/// What those in a room hear when nothing goes to the stream and nothing comes from it.
+/// What those in a room hear when nothing goes to the stream or nothing comes from it.
 const WAITING: &str = "the chat is interrupted: lines are kept and sent later";
 
 /// How far a room has come in the log.
@@ -47,6 +47,8 @@ pub(super) struct Progress {
     /// What is on its way to the stream. There is only one batch: so in the stream, no lines of an
     /// author can be missing before others.
     sent: Option<Sent>,
+    /// The stream did not take it when it was last sent.
+    is_refused: bool,
     /// Who waits for a session.
     claims: HashMap<u64, oneshot::Sender<()>>,
     /// Other servers whose readers are behind: how far each has come, and when it said so.
@@ -57,6 +59,11 @@ impl Progress {
     /// The sequence of the last message that was applied; 0 if none was.
     fn sequence(&self) -> u64 {
         self.last.map_or(0, |last| last.sequence)
+    }
+
+    /// Whether what is said goes to the stream, and what is in the stream comes from it.
+    fn goes_on(&self) -> bool {
+        self.is_ready && !self.is_refused
     }
 }
 
@@ -93,20 +100,20 @@ impl Room {
 
     /// Tells those in the room when nothing goes to the stream or comes from it for a while.
     async fn tell_of_interruptions(&self, stored: &Stored) {
-        let (patience, is_ready) = (self.limits.nats_patience, |state: &mut State| {
-            state.progress.is_ready.then_some(())
+        let (patience, goes_on) = (self.limits.nats_patience, |state: &mut State| {
+            state.progress.goes_on().then_some(())
         });
         loop {
-            self.until(stored, is_ready).await;
-            self.until(stored, |state| (!state.progress.is_ready).then_some(()))
+            self.until(stored, goes_on).await;
+            self.until(stored, |state| (!state.progress.goes_on()).then_some(()))
                 .await;
-            if timeout(patience, self.until(stored, is_ready))
+            if timeout(patience, self.until(stored, goes_on))
                 .await
                 .is_err()
             {
-                self.tell(stored, WAITING);
-                self.until(stored, is_ready).await;
-                self.tell(stored, GOES_ON);
+                self.interrupt(stored, WAITING);
+                self.until(stored, goes_on).await;
+                self.go_on(stored);
             }
         }
     }
@@ -150,25 +157,29 @@ impl Room {
                 (sent != Some(number) || state.batches.is_none()).then(|| state.batches.is_none())
             };
             tokio::select! {
-                () = self.send_once(log, number, message) => {}
+                is_sent = self.send_once(log, number, message) => {
+                    self.state().progress.is_refused = !is_sent;
+                    stored.applied.notify_waiters();
+                }
                 is_closed = self.until(stored, is_over) => if is_closed { return },
             }
         }
     }
 
     /// Sends a message when there is a connection: what is sent while there is none would be sent once for
-    /// each time. Returns when it may have to be sent again.
-    async fn send_once(&self, log: &RoomLog, number: u64, message: Bytes) {
+    /// each time. Returns when it may have to be sent again, and whether it was taken now.
+    async fn send_once(&self, log: &RoomLog, number: u64, message: Bytes) -> bool {
         let mut up = log.nats.up();
-        if up.wait_for(Option::is_some).await.is_ok()
-            && log.nats.publish(&log.subject, number, message).await
-        {
+        let is_up = up.wait_for(Option::is_some).await.is_ok();
+        let is_sent = is_up && log.nats.publish(&log.subject, number, message).await;
+        if is_sent {
             // It will be delivered. If the connection is lost, it may have to be sent again all the
             // same: to a stream that was cut back.
             let _ = up.changed().await;
         } else {
             sleep(self.limits.nats_pause).await;
         }
+        is_sent
     }
 
     /// Reads the stream, and again whenever that ends, until the room is closed.
@@ -279,6 +290,7 @@ impl Room {
                 let Some(Sent { batch, .. }) = state.progress.sent.take_if(is_sent) else {
                     return; // It was there a moment ago, and nobody else takes it.
                 };
+                state.progress.is_refused = false;
                 state.settle(batch, |state, batch| state.apply_shared(batch, &parts, at));
                 self.end(&mut state);
             }
@@ -365,7 +377,7 @@ impl Room {
         loop {
             tokio::select! {
                 _ = &mut claimed => return (log.nats.server(), number),
-                () = self.send_once(log, number, message.clone()) => {}
+                _ = self.send_once(log, number, message.clone()) => {}
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::server::store::{Known, RoomStore, file};
 
 /// What those in a room hear when their lines cannot be stored, and when they can again.
 const WAITING: &str = "the chat cannot be stored for now: lines are kept, and sent later";
-pub(super) const GOES_ON: &str = "the chat goes on";
+const GOES_ON: &str = "the chat goes on";
 
 /// The log of a room in a store.
 #[derive(Debug)]
@@ -126,8 +126,7 @@ impl Room {
                         biased;
                         batch = &mut storing => break batch,
                         () = file.trouble(), if !told => {
-                            self.tell(stored, WAITING);
-                            self.state().interrupted = true;
+                            self.interrupt(stored, WAITING);
                             told = true;
                         }
                     }
@@ -140,21 +139,31 @@ impl Room {
                 return;
             };
             let mut state = self.state();
-            state.interrupted = false;
             state.settle(batch, |state, batch| state.apply(batch, Some(time)));
             self.end(&mut state);
             drop(state);
             if told {
-                self.tell(stored, GOES_ON);
+                self.go_on(stored);
             }
         }
+    }
+
+    /// Tells those who are in the room that nothing can be stored, and why.
+    pub(super) fn interrupt(&self, stored: &Stored, why: &'static str) {
+        self.state().interrupted = Some(why);
+        self.tell(stored, why);
+    }
+
+    /// Tells them that it can be again.
+    pub(super) fn go_on(&self, stored: &Stored) {
+        self.state().interrupted = None;
+        self.tell(stored, GOES_ON);
     }
 
     /// What whoever comes is told first, if those who are here wait for the store.
     #[must_use]
     pub fn interruption(&self) -> Option<Bytes> {
-        let is_interrupted = self.state().interrupted;
-        is_interrupted.then(|| frame::notice(WAITING))
+        self.state().interrupted.map(frame::notice)
     }
 
     /// Tells those who are in the room, without taking space, unless they have not taken in what was

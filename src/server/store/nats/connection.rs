@@ -74,7 +74,7 @@ struct Hint {
     round: u64,
     /// Why there is none.
     failed: Option<&'static str>,
-    /// What was not allowed last.
+    /// What was not allowed first.
     forbidden: Option<String>,
 }
 
@@ -230,7 +230,7 @@ impl Nats {
                     }
                     Trouble::NoAnswer => hinted.borrow().forbidden.clone().map_or_else(
                         || "it does not answer".to_owned(),
-                        |what| format!("it does not allow this server what it needs: {what}"),
+                        |what| not_allowed(&what),
                     ),
                     Trouble::Said(why) => why,
                 });
@@ -243,7 +243,8 @@ impl Nats {
                     (was_there, missing) = (true, 0);
                     let round = hint.round;
                     up.send_replace(Some(Up { round, created }));
-                    shared.told.tell(Part::Stream, None, &shared.shown);
+                    let forbidden = hint.forbidden.as_deref().map(not_allowed);
+                    shared.told.tell(Part::Stream, forbidden, &shared.shown);
                     tokio::select! {
                         _ = hinted.changed() => {}
                         () = shared.look.notified() => {}
@@ -389,9 +390,11 @@ impl Nats {
             ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
                 NO_JETSTREAM.to_owned()
             }
-            ErrorCode::STORAGE_RESOURCES_EXCEEDED | ErrorCode::STREAM_STORE_FAILED => {
+            ErrorCode::STORAGE_RESOURCES_EXCEEDED => {
                 "it has no space left for the stream".to_owned()
             }
+            // It is full, in one way or another.
+            ErrorCode::STREAM_STORE_FAILED => format!("its stream {stream} takes nothing: {error}"),
             _ => error.to_string(),
         })
     }
@@ -674,6 +677,11 @@ enum Trouble {
     Said(String),
 }
 
+/// That this server may not do something, in NATS's words.
+fn not_allowed(what: &str) -> String {
+    format!("it does not allow this server what it needs: {what}")
+}
+
 /// That another stream, which is the one `named` if that is known, has the subjects of this one.
 fn overlap(named: &str, stream: &str) -> String {
     format!(
@@ -713,7 +721,12 @@ impl Hint {
             Event::ServerError(ServerError::AuthorizationViolation) => {
                 self.failed = Some("it does not let this server in (see --nats-creds)");
             }
-            Event::ServerError(ServerError::Other(what)) => self.forbidden = Some(what),
+            Event::ServerError(ServerError::Other(what))
+                if self.forbidden.is_none()
+                    && what.to_lowercase().starts_with("permissions violation") =>
+            {
+                self.forbidden = Some(what);
+            }
             _ => {}
         }
     }
