@@ -8,7 +8,7 @@ use std::sync::mpsc::{TryRecvError, channel};
 use std::thread;
 
 use async_nats::jetstream::Context;
-use async_nats::jetstream::stream::{Config, DiscardPolicy};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
 use chat_pair::server::frame;
 use chat_pair::server::store::nats::message::{self, Body, Head, INDEX, Part};
 use tokio::runtime::Builder;
@@ -23,7 +23,6 @@ fn stream() -> Config {
         name: "chat".to_owned(),
         subjects: vec!["chat.room.*".to_owned()],
         max_bytes: 1 << 20,
-        allow_direct: true,
         ..Config::default()
     }
 }
@@ -235,7 +234,7 @@ fn a_stream_that_is_not_a_chats_is_refused() {
         &nats,
         Config {
             discard: DiscardPolicy::New,
-            allow_direct: false,
+            storage: StorageType::Memory,
             ..stream()
         },
     );
@@ -243,7 +242,7 @@ fn a_stream_that_is_not_a_chats_is_refused() {
     let said = server.program.err_line();
     let expected = format!(
         "server: cannot use NATS at {url}: its stream chat has other settings than this server gives one \
-         (discard, allow_direct): delete it, or name another with --nats-stream (trying again; who speaks \
+         (discard, storage): delete it, or name another with --nats-stream (trying again; who speaks \
          waits)"
     );
     assert_eq!(said, expected);

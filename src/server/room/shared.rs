@@ -211,8 +211,12 @@ impl Room {
             },
         };
         let mut delivery = log.nats.follow(&log.subject, begin).await.ok()?;
-        if delivery.pending == 0 && expected.is_some() {
-            self.state().is_cut_back();
+        if let Some(last) = expected
+            && delivery.pending == 0
+        {
+            if self.was_cut_back(log, last).await? {
+                self.state().is_cut_back();
+            }
             return None;
         }
         let mut is_first = expected.is_none();
@@ -239,6 +243,22 @@ impl Room {
             self.take(stored, log, &entry, &mut is_first).await;
             stored.applied.notify_waiters();
         }
+    }
+
+    /// Whether the stream does not have the last message that was applied, nor any behind it. In a
+    /// cluster, what is read comes from one of the replicas, and that may not have all yet; also one that
+    /// has just become the leader is asked again. `None` if it cannot be known now.
+    async fn was_cut_back(&self, log: &RoomLog, last: At) -> Option<bool> {
+        for attempt in 0..self.limits.nats_missing {
+            if attempt > 0 {
+                sleep(self.limits.nats_retry).await;
+            }
+            let newest = log.nats.last(&log.subject).await.ok()?;
+            if newest.is_some_and(|Entry { at, .. }| at == last || at.sequence > last.sequence) {
+                return Some(false);
+            }
+        }
+        Some(true)
     }
 
     /// All was read that was there. `None` if it has to be read anew.

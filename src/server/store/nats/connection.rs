@@ -17,7 +17,7 @@ use async_nats::jetstream::context::{
     CreateStreamError, CreateStreamErrorKind, GetStreamErrorKind, RequestErrorKind,
 };
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::stream::{ConsumerErrorKind, DirectGetErrorKind};
+use async_nats::jetstream::stream::{ConsumerErrorKind, LastRawMessageErrorKind};
 use async_nats::jetstream::{self, Context, ErrorCode, stream};
 use async_nats::{
     Client, ClientError, ConnectOptions, Event, HeaderValue, ServerAddr, ServerError, StatusCode,
@@ -284,7 +284,6 @@ impl Nats {
             max_bytes: shared.limits.nats_bytes,
             max_messages_per_subject: shared.limits.nats_messages,
             discard: stream::DiscardPolicy::Old,
-            allow_direct: true,
             ..stream::Config::default()
         };
         let found = match shared.context.get_stream(&shared.stream).await {
@@ -309,7 +308,6 @@ impl Nats {
             (config.discard != wanted.discard, "discard"),
             (config.retention != wanted.retention, "retention"),
             (config.storage != wanted.storage, "storage"),
-            (!config.allow_direct, "allow_direct"),
             (config.no_ack, "no_ack"),
             (config.sealed, "sealed"),
             (
@@ -506,7 +504,7 @@ impl Nats {
         ));
     }
 
-    /// The last message of a subject.
+    /// The last message of a subject, as the leader of the stream has it: replicas may be behind.
     ///
     /// # Errors
     ///
@@ -514,7 +512,7 @@ impl Nats {
     pub async fn last(&self, subject: &str) -> Result<Option<Entry>, Unknown> {
         let stream = self.0.context.get_stream_no_info(self.stream()).await;
         let stream = stream.map_err(|_| Unknown)?;
-        match stream.direct_get_last_for_subject(subject).await {
+        match stream.get_last_raw_message_by_subject(subject).await {
             Ok(message) => Ok(Some(Entry {
                 at: At {
                     sequence: message.sequence,
@@ -522,7 +520,7 @@ impl Nats {
                 },
                 message: message.payload,
             })),
-            Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
             Err(_) => {
                 self.look_again();
                 Err(Unknown)
