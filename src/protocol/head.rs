@@ -44,6 +44,10 @@ where
     let mut head = BytesMut::with_capacity(512);
     let mut searched = 0;
     loop {
+        // First of all, so that it makes no difference in which pieces the bytes come.
+        if let Some(&first) = head.first().filter(|_| !plausible(&head)) {
+            return Err(HeadError::NotHttp(first));
+        }
         // The end may straddle two reads; only what is new is searched.
         let from = usize::saturating_sub(searched, END.len() - 1);
         if let Some(at) = head[from..]
@@ -63,9 +67,6 @@ where
         searched = head.len();
         if searched >= limit {
             return Err(HeadError::TooLong);
-        }
-        if let Some(&first) = head.first().filter(|_| !plausible(&head)) {
-            return Err(HeadError::NotHttp(first));
         }
         match stream.read_buf(&mut head).await {
             Ok(0) => return Err(HeadError::Left),

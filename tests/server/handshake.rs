@@ -121,12 +121,16 @@ fn long(len: usize) -> Vec<u8> {
 #[test]
 fn what_is_not_http_1_1_is_a_bad_request() {
     let hello = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3, 0, 0xff]; // how TLS begins
-    refused(
-        &hello,
-        BAD,
-        "this port does not speak TLS: connect with ws:// or http://",
-        &[],
-    );
+    // Nobody knows in which pieces it comes, so it makes no difference that all of it is there at once.
+    for hello in [&hello[..], &[&hello[..], b"\r\n\r\n"].concat()] {
+        refused(
+            hello,
+            BAD,
+            "this port does not speak TLS: connect with ws:// or http://",
+            &[],
+        );
+    }
+    refused(&but("GET /", "\r\nGET /"), BAD, NOT_HTTP, &[]);
     refused(&[0], BAD, NOT_HTTP, &[]);
     refused(b"SSH-2.0-OpenSSH_9.2\r\n\r\n", BAD, NOT_HTTP, &[]);
     refused(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", BAD, NOT_HTTP, &[]);
