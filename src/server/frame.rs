@@ -76,11 +76,15 @@ pub const SOME_MISSED: &str = "some messages missed";
 pub fn are_texts(frames: &[u8], count: u64) -> bool {
     let mut rest = frames;
     for _ in 0..count {
-        // The high bytes of a length of eight are zero, since no frame is as long as that.
-        let is_text = matches!(rest, [0x81, 127, 0, 0, 0, 0, _, _, _, _, ..])
-            || matches!(rest, [0x81, 126, _, _, ..])
-            || matches!(rest, [0x81, 0..=125, ..]);
         let (head, len) = lengths(rest);
+        // A length has its shortest form (RFC 6455 5.2). The high bytes of one of eight are zero, since
+        // no frame is as long as that.
+        let is_text = match rest {
+            [0x81, 127, 0, 0, 0, 0, ..] => len > 65_535,
+            [0x81, 126, ..] => len > 125,
+            [0x81, 0..=125, ..] => true,
+            _ => false,
+        };
         let payload = rest.get(head..head + len);
         if !is_text || payload.is_none_or(|text| std::str::from_utf8(text).is_err()) {
             return false;

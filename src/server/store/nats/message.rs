@@ -154,7 +154,7 @@ pub fn decode(message: &[u8]) -> Option<(Head, Body<'_>)> {
         2 => Body::Salt(number(&mut rest)?),
         _ => return None,
     };
-    Some((head, body))
+    rest.is_empty().then_some((head, body))
 }
 
 fn number(rest: &mut &[u8]) -> Option<u64> {
@@ -198,6 +198,31 @@ mod tests {
         ] {
             let bytes = encode(&HEAD, &body);
             assert_eq!(decode(&bytes), Some((HEAD, body)));
+        }
+    }
+
+    #[test]
+    fn what_is_not_written_like_this_is_not_ours() {
+        let claim = Body::Claim {
+            session: 5,
+            sent: 9,
+        };
+        for body in [Body::Lines(vec![]), claim, Body::Salt(7)] {
+            let mut bytes = encode(&HEAD, &body);
+            assert!(decode(&bytes).is_some());
+            bytes.push(0);
+            assert_eq!(decode(&bytes), None);
+        }
+        // A reader of this frame would have to leave (RFC 6455 5.2).
+        let part = |frames| Part {
+            author: 7,
+            before: 1,
+            lines: 1,
+            frames,
+        };
+        for frames in [&b"\x81\x7e\0\x02hi"[..], b"\x81\x7f\0\0\0\0\0\0\0\x02hi"] {
+            let bytes = encode(&HEAD, &Body::Lines(vec![part(frames)]));
+            assert_eq!(decode(&bytes), None);
         }
     }
 
