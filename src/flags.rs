@@ -1,11 +1,13 @@
 //! How both programs read their flags; what flags there are, each half says itself.
 
+use std::env;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::builder::{OsStr, Resettable};
 use clap::error::ErrorKind;
+use clap::{Command, Parser};
 
 use crate::protocol::limits::MESSAGE_MOST;
 
@@ -41,6 +43,35 @@ pub fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
+/// A program under the name that it is installed as, also in its examples: there is more than one server
+/// in the world, so packages call this one `chat-server`.
+#[must_use]
+pub fn named(program: Command, name: &str) -> Command {
+    let usual = program.get_name().to_owned();
+    let Some(help) = program.get_after_long_help().map(ToString::to_string) else {
+        return program.name(name.to_owned());
+    };
+    // The examples are two columns, the second of which must stay one.
+    let longer = " ".repeat(name.len().saturating_sub(usual.len()));
+    let (before, examples) = help.split_once("Examples:").unwrap_or((&help, ""));
+    let (examples, after) = examples.split_once("\n\n").unwrap_or((examples, ""));
+    let examples = examples.lines().map(|line| match line.trim_start() {
+        second if line.len() - second.len() > 2 => format!("{longer}{line}"),
+        _ => line.replacen(&usual, name, 1),
+    });
+    let examples = examples.collect::<Vec<_>>().join("\n");
+    let help = format!("{before}Examples:{examples}\n\n{after}");
+    let help = help.trim_end().to_owned();
+    program.name(name.to_owned()).after_long_help(help)
+}
+
+/// The name that a program was started by, if it is its own with something before it.
+fn called(program: &str) -> Option<String> {
+    let path = env::args_os().next()?;
+    let name = Path::new(&path).file_name()?.to_str()?;
+    name.ends_with(program).then(|| name.to_owned())
+}
+
 /// The flags as given. A variable that is empty counts as unset.
 ///
 /// # Errors
@@ -48,10 +79,12 @@ pub fn switch(text: &str) -> Result<bool, String> {
 /// The program is over: help was asked for (0), or the flags make no sense (2) and one line on
 /// standard error says why.
 pub fn parse<T: Parser>(program: &str) -> Result<T, ExitCode> {
-    let command = T::command().mut_args(|arg| match arg.get_env().map(std::env::var_os) {
-        Some(Some(value)) if value.is_empty() => arg.env(Resettable::<OsStr>::Reset),
-        _ => arg,
-    });
+    let called = called(program).unwrap_or_else(|| program.to_owned());
+    let command =
+        named(T::command(), &called).mut_args(|arg| match arg.get_env().map(std::env::var_os) {
+            Some(Some(value)) if value.is_empty() => arg.env(Resettable::<OsStr>::Reset),
+            _ => arg,
+        });
     let matches = command.try_get_matches();
     let flags = matches.and_then(|matches| T::from_arg_matches(&matches));
     flags.map_err(|error| {
@@ -68,7 +101,42 @@ pub fn parse<T: Parser>(program: &str) -> Result<T, ExitCode> {
         let paragraph = text.split("\n\n").next().unwrap_or_default();
         let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
         let what = line.strip_prefix("error: ").unwrap_or(&line);
-        let _ = writeln!(io::stderr(), "{program}: {what} (see {program} --help)");
+        let _ = writeln!(io::stderr(), "{program}: {what} (see {called} --help)");
         ExitCode::from(2)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_can_have_a_longer_name() {
+        const HELP: &str = "\
+A server.
+
+Examples:
+  server         a server
+  date | server  with a
+                 second line
+
+The server.";
+        let server = Command::new("server").after_long_help(HELP);
+        let help = |program: &Command| program.get_after_long_help().unwrap().to_string();
+        assert_eq!(help(&named(server.clone(), "server")), HELP);
+        let longer = named(server, "chat-server");
+        assert_eq!(longer.get_name(), "chat-server");
+        assert_eq!(
+            help(&longer),
+            "\
+A server.
+
+Examples:
+  chat-server         a server
+  date | chat-server  with a
+                      second line
+
+The server."
+        );
+    }
 }

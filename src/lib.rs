@@ -46,6 +46,7 @@
 //!   may come back and read on; [`server::store`]: the same in a file, which outlives the server, or in
 //!   a stream that several servers share. What is different in a room then is in the files below
 //!   `src/server/room/` and `src/server/batch/`
+//! - [`server::service`]: the service manager, which may pass the socket, and is told what the server does
 //!
 //! The client:
 //!

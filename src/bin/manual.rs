@@ -3,13 +3,14 @@
 //!
 //! ```sh
 //! cargo run --features manual --bin manual -- target/manual
+//! cargo run --features manual --bin manual -- target/manual chat- # for chat-server and chat-client
 //! ```
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use chat_pair::flags::parse;
+use chat_pair::flags::{named, parse};
 use chat_pair::{client, server};
 use clap::{Command, CommandFactory, Parser};
 use clap_complete::Shell;
@@ -19,11 +20,14 @@ use clap_complete::Shell;
 struct Flags {
     /// The folder to write to; it is made when it is not there
     folder: PathBuf,
+    /// What the names of the programs begin with where they are installed
+    #[arg(default_value = "")]
+    prefix: String,
 }
 
 fn main() -> ExitCode {
-    let folder = match parse::<Flags>("manual") {
-        Ok(flags) => flags.folder,
+    let Flags { folder, prefix } = match parse("manual") {
+        Ok(flags) => flags,
         Err(exit) => return exit,
     };
     let programs = [
@@ -33,7 +37,7 @@ fn main() -> ExitCode {
     let written = std::fs::create_dir_all(&folder).and_then(|()| {
         programs
             .into_iter()
-            .try_for_each(|program| write(program, &folder))
+            .try_for_each(|program| write(program, &prefix, &folder))
     });
     let Err(error) = written else {
         return ExitCode::SUCCESS;
@@ -46,8 +50,9 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn write(mut program: Command, folder: &PathBuf) -> io::Result<()> {
-    let name = program.get_name().to_owned();
+fn write(program: Command, prefix: &str, folder: &PathBuf) -> io::Result<()> {
+    let name = format!("{prefix}{}", program.get_name());
+    let mut program = named(program, &name);
     clap_mangen::Man::new(program.clone()).generate_to(folder)?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         clap_complete::generate_to(shell, &mut program, &name, folder)?;

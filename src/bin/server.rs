@@ -16,9 +16,10 @@ use chat_pair::server::handshake;
 use chat_pair::server::limits::Limits;
 use chat_pair::server::listener::{Listener, fit_to_descriptors};
 use chat_pair::server::log::Log;
+use chat_pair::server::service::Service;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -38,6 +39,7 @@ fn run(flags: Flags) -> Result<(), String> {
     /// After so many tasks tokio asks the system for new input, 61 unless told otherwise. With a
     /// larger number all tasks that are ready run first, and what they say becomes one batch.
     const EVENT_INTERVAL: u32 = 1024;
+    let service = Service::open()?;
     let mut runtime = match flags.threads {
         1 => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),
@@ -45,7 +47,7 @@ fn run(flags: Flags) -> Result<(), String> {
     runtime.enable_all().worker_threads(flags.threads);
     runtime.event_interval(EVENT_INTERVAL);
     let runtime = runtime.build().map_err(|error| cannot_start(&error))?;
-    runtime.block_on(serve(flags))
+    runtime.block_on(serve(flags, service))
 }
 
 fn cannot_start(error: &io::Error) -> String {
@@ -59,16 +61,20 @@ struct Shared {
     limits: Limits,
 }
 
-async fn serve(flags: Flags) -> Result<(), String> {
+async fn serve(flags: Flags, mut service: Service) -> Result<(), String> {
     let mut limits = flags.limits();
     let mut stop = Stop::listen().map_err(|error| cannot_start(&error))?;
-    let mut listener = Listener::bind(&flags.listen, &limits).await?;
+    let mut listener = match service.socket.take() {
+        Some(socket) => Listener::inherit(socket, &limits)?,
+        None => Listener::bind(&flags.listen, &limits).await?,
+    };
     let log = Log::open(&limits).map_err(|error| cannot_start(&error))?;
     log.report_panics();
     fit_to_descriptors(&mut limits, &log);
     let entrance = Entrance::open(&flags, &limits, &log).await?;
     let address = listener.address();
     log.print(format_args!("listening on port {}", address.port()));
+    service.ready(&log);
     if let Some(line) = entrance.exposure(address) {
         log.warn(format_args!("{line}"));
     }
@@ -82,6 +88,8 @@ async fn serve(flags: Flags) -> Result<(), String> {
     let mut connections = JoinSet::new();
     // Nothing is ever sent here. When `serving` is dropped, every `closing` learns of it.
     let (serving, closing) = watch::channel(());
+    // Nor here. Each stranger has an `entering` until it is in or refused.
+    let (entering, mut entered) = mpsc::channel::<()>(1);
     loop {
         // A few more than there are places for, since those get an answer: 503.
         let most = shared.limits.connections + shared.limits.refusals;
@@ -90,16 +98,19 @@ async fn serve(flags: Flags) -> Result<(), String> {
                 while connections.try_join_next().is_some() {} // whose places are free again
                 let Some(counted) = addresses.count(address.ip()) else { continue };
                 let full = connections.len() >= shared.limits.connections;
-                connections.spawn(connection(shared.clone(), stream, address, full, counted, closing.clone()));
+                connections.spawn(connection(shared.clone(), stream, address, full, counted, entering.clone(), closing.clone()));
             }
             Some(_) = connections.join_next() => {}
             () = stop.asked() => break,
         }
     }
 
-    // Nobody else comes in, handshakes end, and nobody is listened to any more. What was read is
-    // still said, and each room closes behind it.
-    drop((listener, serving));
+    // Nobody else is accepted. Who was already has a moment to come in; then handshakes end, and nobody
+    // is listened to any more. What was read is still said, and each room closes behind it.
+    service.stopping();
+    drop((listener, entering));
+    let _ = timeout(shared.limits.last_newcomers, entered.recv()).await;
+    drop(serving);
     shared.entrance.rooms.close();
     let ended = tokio::select! {
         () = drain(&mut connections, &shared) => Ok(()),
@@ -132,6 +143,7 @@ async fn connection(
     address: SocketAddr,
     full: bool,
     counted: Counted,
+    entering: mpsc::Sender<()>,
     mut closing: watch::Receiver<()>,
 ) {
     let Shared {
@@ -147,6 +159,7 @@ async fn connection(
         admitted = Box::pin(entrance.admit(stream, &address, no_place)) => admitted,
         _ = closing.changed() => return,
     };
+    drop(entering);
     let (mut connection, mut member, mut pass) = match admitted {
         Ok(guest) => (guest.connection, guest.member, guest.pass),
         Err(refusal) if refusal.concerns_operator() => {

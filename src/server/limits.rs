@@ -72,9 +72,12 @@ pub struct Limits {
     pub close: Duration,
     /// Silence before a ping, and again how long its answer may take.
     pub quiet: Duration,
-    /// After the signal to stop, lines that were read already get this long to be said, …
+    /// After the signal to stop, those whom the system has let in already get this long to come in,
+    /// so that they hear the goodbye and not nothing, …
+    pub last_newcomers: Duration,
+    /// … lines that were read already get this long to be said, …
     pub last_lines: Duration,
-    /// … and then everyone this long to hear them. The promise is 5 s for both.
+    /// … and then everyone this long to hear them. The promise is 5 s for all three.
     pub drain: Duration,
     /// Rooms at once; one is there as long as somebody is in it, or its past is kept and nobody
     /// needs its place.
@@ -305,8 +308,9 @@ impl Limits {
         unsent: 16 * 1024,
         close: CLOSE,
         quiet: QUIET,
+        last_newcomers: Duration::from_millis(500),
         last_lines: Duration::from_millis(500),
-        drain: Duration::from_millis(3700),
+        drain: Duration::from_millis(3200),
         rooms: 1024,
         backlog: 128 * 1024,
         ring: 256,

@@ -1,7 +1,7 @@
 //! The listening socket: binds, and goes on accepting whatever the system says.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Duration, Instant, sleep};
@@ -19,6 +19,22 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// Goes on with a socket that listens already, as a service manager passes it.
+    ///
+    /// # Errors
+    ///
+    /// One line that says why not.
+    pub fn inherit(socket: net::TcpListener, limits: &Limits) -> Result<Self, String> {
+        let tcp = socket.set_nonblocking(true);
+        let tcp = tcp.and_then(|()| TcpListener::from_std(socket));
+        let tcp = tcp.map_err(|error| {
+            let why = describe(&error);
+            format!("cannot listen on the socket that was passed (LISTEN_FDS): {why}")
+        })?;
+        tune(&tcp, limits);
+        Ok(Self { tcp, told: None })
+    }
+
     /// Binds the first address of `listen` (`ADDRESS:PORT` or `NAME:PORT`) that can be bound.
     ///
     /// # Errors

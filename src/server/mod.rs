@@ -13,6 +13,7 @@
 //! - [`history`], [`window`], [`sessions`]: what is kept of a room for those who come back, which may
 //!   be passed by, too
 //! - [`store`]: what outlives the server, which may be passed by, too
+//! - [`service`]: what a service manager passes, and is told
 //! - [`flags`], [`limits`]
 
 pub mod access;
@@ -35,6 +36,7 @@ pub mod presence;
 pub mod rate;
 pub mod room;
 pub mod rooms;
+pub mod service;
 pub mod sessions;
 pub mod socket;
 pub mod store;

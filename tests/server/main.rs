@@ -20,6 +20,7 @@
 //! - `without_store`, `without_nats`: what a build without SQLite says of a store, and one without NATS
 //! - [`output`]: standard output and standard error that are closed, or that nobody reads
 //! - [`shutdown`]: a server that is asked to stop
+//! - [`service`]: a server that systemd starts, and the package that has it do so
 //! - `tls`: the same through TLS, in a build that has it
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -43,6 +44,7 @@ mod rate;
 mod readers;
 mod room;
 mod rooms;
+mod service;
 mod sessions;
 mod shutdown;
 mod text;

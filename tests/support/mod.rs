@@ -105,7 +105,12 @@ impl Program {
 
     /// With outputs of the test's own; `out` and `err` read those that are piped.
     pub fn spawn_on(command: &mut Command, out: Stdio, err: Stdio) -> Self {
-        command.stdin(Stdio::piped()).stdout(out).stderr(err);
+        Self::spawn_from(command, Stdio::piped(), out, err)
+    }
+
+    /// The same with an input of the test's own.
+    pub fn spawn_from(command: &mut Command, input: Stdio, out: Stdio, err: Stdio) -> Self {
+        command.stdin(input).stdout(out).stderr(err);
         catch_hangup();
         let mut child = {
             let _alone = starting();
@@ -291,7 +296,11 @@ impl Server {
 
     /// The same of a command that names the port to listen on.
     pub fn spawn(command: &mut Command) -> Self {
-        let mut program = Program::spawn(command);
+        Self::of(Program::spawn(command))
+    }
+
+    /// A server that was started. Waits until it says that it listens.
+    pub fn of(mut program: Program) -> Self {
         let line = program.line();
         let port = line.strip_prefix("listening on port ").expect(&line);
         let port = port.parse().expect(&line);
