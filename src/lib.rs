@@ -48,6 +48,8 @@
 //!   `src/server/room/` and `src/server/batch/`
 //! - [`server::service`]: the service manager, which may pass the socket, and is told what the server does
 //!
+//! - [`server::metrics`]: what the server counts of itself, and who is told
+//!
 //! The client:
 //!
 //! - `src/bin/client.rs`: connect, talk, try again

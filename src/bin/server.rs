@@ -16,6 +16,7 @@ use chat_pair::server::handshake;
 use chat_pair::server::limits::Limits;
 use chat_pair::server::listener::{Listener, fit_to_descriptors};
 use chat_pair::server::log::Log;
+use chat_pair::server::metrics;
 use chat_pair::server::service::Service;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
@@ -178,6 +179,7 @@ async fn connection(
         ended = member.place.lost() => ended,
     };
     drop((announced, member.subscription, member.place));
+    metrics::ended(&ended);
     if ended.concerns_operator() {
         log.warn_of_stranger(format_args!("{} {ended}", identity.label));
     }

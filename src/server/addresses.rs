@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::server::limits::Limits;
+use crate::server::metrics;
 
 /// The connections of each address. Those of this machine itself are not counted.
 #[derive(Debug)]
@@ -56,6 +57,7 @@ impl Addresses {
         let mut count = counts.get(&address).copied().unwrap_or_default();
         let too_many = count.inside >= most;
         if too_many && count.answered >= self.answers {
+            metrics::turned_away();
             return None;
         }
         *count.of(too_many) += 1;

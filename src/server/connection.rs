@@ -334,7 +334,7 @@ where
     /// Writes what is in the log of the room to the log of the server.
     fn log(&mut self) {
         for (lines, count) in self.unlogged.drain(..) {
-            self.log.print_lines(lines, count);
+            self.log.said(lines, count);
         }
     }
 

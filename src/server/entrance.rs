@@ -14,6 +14,7 @@ use crate::server::flags::Server as Flags;
 use crate::server::handshake::{self, Refusal, Request, Rules};
 use crate::server::limits::Limits;
 use crate::server::log::Log;
+use crate::server::metrics::{self, exporter};
 use crate::server::rooms::{Member, Rooms};
 use crate::server::socket::{self, ReadHalf, WriteHalf};
 use crate::server::store::nats::Nats;
@@ -62,8 +63,13 @@ impl Entrance {
         let certificate = flags.tls();
         let certificate =
             certificate.map(|(chain, key)| Certificate::open(chain, key, limits, tell));
+        let rooms = Rooms::stored(limits, flags.presence, store.clone());
+        metrics::tell_when_asked(&rooms, log)?;
+        if let Some(address) = &flags.metrics {
+            exporter::open(address, &rooms, limits).await?;
+        }
         Ok(Self {
-            rooms: Rooms::stored(limits, flags.presence, store.clone()),
+            rooms,
             store,
             access,
             origins: flags.allow_origin.clone(),
@@ -87,8 +93,24 @@ impl Entrance {
     ///
     /// # Errors
     ///
-    /// It was refused, and has been told so if it could be; so is everybody if there is `no_place`.
+    /// It was refused, and has been told so if it could be; so is everybody if there is `no_place`, but
+    /// for those who ask how the server is.
     pub async fn admit(
+        &self,
+        stream: TcpStream,
+        address: &str,
+        no_place: Option<Refusal>,
+    ) -> Result<Guest, Refusal> {
+        let begun = Instant::now();
+        let admitted = self.let_in(stream, address, no_place).await;
+        match &admitted {
+            Ok(_) => metrics::HANDSHAKES.observe(begun.elapsed()),
+            Err(refusal) => metrics::refused(refusal),
+        }
+        admitted
+    }
+
+    async fn let_in(
         &self,
         stream: TcpStream,
         address: &str,
@@ -108,7 +130,8 @@ impl Entrance {
             Ok((entering.await?, pass))
         };
         let (reader, writer) = socket::open(stream, certificate, rules.until, limits).await?;
-        let accepted = handshake::accept(reader, writer, rules, enter, limits).await?;
+        let health = || self.rooms.health();
+        let accepted = handshake::accept(reader, writer, rules, health, enter, limits).await?;
         let (mut connection, (mut member, pass)) = accepted;
         connection.writer.push(member.greeting.drain(..));
         Ok(Guest {

@@ -11,6 +11,9 @@ use crate::server::store::Terms;
 use crate::server::store::nats::Place;
 
 const SERVER: &str = "\
+Whoever asks for /healthz over HTTP is told `ok`, or with 503 why not. At SIGUSR1 a line about the
+state of the server goes to standard error.
+
 Exit codes:
   0  stopped by SIGINT, SIGTERM or SIGHUP (a second one ends at once, with 1)
   1  it failed, and one line on standard error says why
@@ -25,6 +28,7 @@ Examples:
                                              for wss://, in secret on the way
   server --store chat.db                     keeps what is said, for ever
   server --nats nats://10.0.0.1:4222         is one chat with all servers of which this is said
+  server --metrics 127.0.0.1:9464            tells Prometheus how it is, at that port's /metrics
   server --token-file tokens                 lets in who has a token of that file
 
 The file of --token-file has a line for each token: TOKEN, or TOKEN NAME; # begins a comment.
@@ -116,6 +120,10 @@ pub struct Server {
     #[arg(long, env = "CHAT_PRESENCE", value_parser = switch)]
     pub presence: bool,
 
+    /// Where Prometheus can read how the server is, at /metrics, on a port of its own; by default nowhere
+    #[arg(long, env = "CHAT_METRICS", value_name = "ADDRESS:PORT", value_parser = address)]
+    pub metrics: Option<String>,
+
     /// Threads that relay; measured, one is fastest for all but very long lines
     #[arg(long, env = "CHAT_THREADS", value_name = "N", default_value_t = 1, value_parser = threads)]
     pub threads: usize,
@@ -150,6 +158,9 @@ impl Server {
         if !self.nats.is_empty() {
             limits.store = limits.nats();
             limits.descriptors += LIMITS.store_files;
+        }
+        if self.metrics.is_some() {
+            limits.descriptors += 1 + LIMITS.scrapes; // the listener, and who is answered
         }
         limits
     }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_websockets::{Limits as WsLimits, ServerBuilder};
 
 use crate::protocol::close;
-use crate::protocol::head::{self, Fields, HeadError};
+use crate::protocol::head::{self, Fields, Head, HeadError};
 use crate::protocol::line;
 use crate::protocol::token::{self, Token};
 use crate::server::connection::Connection;
@@ -32,13 +32,15 @@ pub enum Refusal {
     Unanswered(Cow<'static, str>),
     /// It left, or its connection broke, before it had asked.
     Left,
+    /// It did not want to get in: it asked how the server is, and was told.
+    Asked(Method),
 }
 
 impl Refusal {
     /// Whether the operator should hear of it.
     #[must_use]
     pub fn concerns_operator(&self) -> bool {
-        !matches!(self, Self::Left)
+        !matches!(self, Self::Left | Self::Asked(_))
     }
 }
 
@@ -48,6 +50,7 @@ impl fmt::Display for Refusal {
             Self::Answered(status, why) => write!(f, "was refused: {why} ({})", status.as_u16()),
             Self::Unanswered(why) => write!(f, "left: {why}"),
             Self::Left => write!(f, "left"),
+            Self::Asked(_) => write!(f, "asked how the server is"),
         }
     }
 }
@@ -57,6 +60,33 @@ impl fmt::Display for Refusal {
 pub const fn refuse(status: StatusCode, why: &'static str) -> Refusal {
     Refusal::Answered(status, Cow::Borrowed(why))
 }
+
+/// How somebody asks who wants an answer, and no WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// For all of it.
+    Get,
+    /// For the head of it alone (RFC 9110 9.3.2).
+    Head,
+}
+
+impl Method {
+    /// The method of a request, if it is one of these.
+    #[must_use]
+    pub fn of(request: &httparse::Request<'_, '_>) -> Option<Self> {
+        match request.method? {
+            "GET" => Some(Self::Get),
+            "HEAD" => Some(Self::Head),
+            _ => None,
+        }
+    }
+}
+
+/// Where whoever watches the server asks how it is.
+const HEALTH: &str = "/healthz";
+
+/// Fields that a request may have.
+pub const FIELDS: usize = 64;
 
 /// The subprotocol of this chat, for those who offer any.
 const CHAT: &str = "chat";
@@ -83,7 +113,8 @@ const NOT_VERSION_13: Refusal = refuse(
     StatusCode::UPGRADE_REQUIRED,
     "this server speaks WebSocket version 13",
 );
-const LATE: Refusal = refuse(StatusCode::REQUEST_TIMEOUT, "the request took too long");
+/// There was no whole request in time.
+pub const LATE: Refusal = refuse(StatusCode::REQUEST_TIMEOUT, "the request took too long");
 const TOO_LARGE: StatusCode = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
 const TOO_LONG: Refusal = refuse(TOO_LARGE, "the request is longer than 8 KiB");
 const TOO_MANY_FIELDS: Refusal = refuse(TOO_LARGE, "the request has more than 64 header fields");
@@ -114,7 +145,7 @@ pub struct Rules<'a> {
 
 /// Reads the request, answers it, and lets `enter` enter the room that it names, just before the
 /// client can believe that it is connected, so that it misses nothing from then on. Returns the
-/// connection and what `enter` returned.
+/// connection and what `enter` returned. Who asks how the server is, is told what `health` says.
 ///
 /// # Errors
 ///
@@ -123,6 +154,7 @@ pub async fn accept<R, W, P>(
     reader: R,
     writer: W,
     rules: Rules<'_>,
+    health: impl FnOnce() -> Result<(), &'static str>,
     enter: impl AsyncFnOnce(&Request) -> Result<P, Refusal>,
     limits: &Limits,
 ) -> Result<(Connection<R, W>, P), Refusal>
@@ -142,7 +174,13 @@ where
             Ok((connection.ok_or(Refusal::Left)?, place))
         }
         Err(refusal) => {
-            let _ = timeout(limits.close, answer(&mut stream, &refusal)).await;
+            let answer = async {
+                match refusal {
+                    Refusal::Asked(method) => tell_health(&mut stream, health(), method).await,
+                    _ => answer(&mut stream, &refusal).await,
+                }
+            };
+            let _ = timeout(limits.close, answer).await;
             Err(refusal)
         }
     }
@@ -171,17 +209,31 @@ async fn request<S>(
 where
     S: AsyncRead + Unpin,
 {
+    let head = read_head(stream, limit).await?;
+    match (judge(&head.bytes, rules.origins), rules.no_place) {
+        // This needs no place.
+        (Err(Refusal::Asked(method)), _) => Err(Refusal::Asked(method)),
+        (_, Some(refusal)) => Err(refusal),
+        (judged, None) => Ok((judged?, head.rest)),
+    }
+}
+
+/// Reads the head of a request. The caller sets the deadline.
+///
+/// # Errors
+///
+/// There is none, and what to answer to that.
+pub async fn read_head<S>(stream: &mut S, limit: usize) -> Result<Head, Refusal>
+where
+    S: AsyncRead + Unpin,
+{
     let head = head::read(stream, limit, plausible).await;
-    let head = head.map_err(|error| match error {
+    head.map_err(|error| match error {
         HeadError::TooLong => TOO_LONG,
         HeadError::NotHttp(TLS_HELLO) => TLS,
         HeadError::NotHttp(_) => NOT_HTTP,
         HeadError::Left | HeadError::Broken => Refusal::Left,
-    })?;
-    if let Some(refusal) = rules.no_place {
-        return Err(refusal);
-    }
-    Ok((judge(&head.bytes, rules.origins)?, head.rest))
+    })
 }
 
 /// A method begins with a letter (RFC 9110 9.1 names no other).
@@ -189,18 +241,46 @@ fn plausible(start: &[u8]) -> bool {
     start.first().is_none_or(u8::is_ascii_uppercase)
 }
 
+/// Reads what is in the head of a request, whatever it asks for.
+///
+/// # Errors
+///
+/// It is not one of HTTP/1, or has too many fields.
+pub fn parse<'h, 'b>(
+    head: &'b [u8],
+    fields: &'h mut [httparse::Header<'b>; FIELDS],
+) -> Result<httparse::Request<'h, 'b>, Refusal> {
+    let mut request = httparse::Request::new(fields);
+    match request.parse(head) {
+        Ok(httparse::Status::Complete(length)) if length == head.len() => Ok(request),
+        Err(httparse::Error::TooManyHeaders) => Err(TOO_MANY_FIELDS),
+        _ => Err(NOT_HTTP),
+    }
+}
+
+/// The target of a request, in origin form or absolute form (RFC 9112 3.2); neither `*` nor
+/// `host:port` names a resource.
+///
+/// # Errors
+///
+/// It names none.
+pub fn target(request: &httparse::Request<'_, '_>) -> Result<Uri, Refusal> {
+    let target = request.path.and_then(|path| path.parse::<Uri>().ok());
+    target
+        .filter(|uri| uri.path().starts_with('/'))
+        .ok_or(NOT_A_RESOURCE)
+}
+
 /// Judges a request by RFC 6455 4.2.1.
 ///
 /// # Errors
 ///
-/// The status to refuse it with, and one sentence that says why.
+/// The status to refuse it with, and one sentence that says why; or it asks how the server is.
 pub fn judge(head: &[u8], origins: &[String]) -> Result<Request, Refusal> {
-    let mut fields = [httparse::EMPTY_HEADER; 64];
-    let mut request = httparse::Request::new(&mut fields);
-    match request.parse(head) {
-        Ok(httparse::Status::Complete(length)) if length == head.len() => {}
-        Err(httparse::Error::TooManyHeaders) => return Err(TOO_MANY_FIELDS),
-        _ => return Err(NOT_HTTP),
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS];
+    let request = parse(head, &mut fields)?;
+    if let Some(method) = health_asked(&request) {
+        return Err(Refusal::Asked(method));
     }
     if request.version != Some(1) {
         return Err(NOT_HTTP);
@@ -208,14 +288,10 @@ pub fn judge(head: &[u8], origins: &[String]) -> Result<Request, Refusal> {
     if request.method != Some("GET") {
         return Err(NOT_GET);
     }
-    let target = request.path.and_then(|path| path.parse::<Uri>().ok());
-    // Origin form or absolute form (RFC 9112 3.2); neither `*` nor `host:port` names a resource.
-    let target = target
-        .filter(|uri| uri.path().starts_with('/'))
-        .ok_or(NOT_A_RESOURCE)?;
+    let target = target(&request)?;
     let fields = Fields(request.headers);
     fields.only("Host").ok_or(NO_HOST)?;
-    if !fields.lists("Upgrade", "websocket") || !fields.lists("Connection", "upgrade") {
+    if !wants_upgrade(fields) {
         return Err(NO_UPGRADE);
     }
     if fields.only("Sec-WebSocket-Version") != Some("13") {
@@ -234,6 +310,20 @@ pub fn judge(head: &[u8], origins: &[String]) -> Result<Request, Refusal> {
         chat: fields.words(PROTOCOL).any(|word| word == CHAT),
         token: token(fields),
     })
+}
+
+fn wants_upgrade(fields: Fields<'_, '_>) -> bool {
+    fields.lists("Upgrade", "websocket") && fields.lists("Connection", "upgrade")
+}
+
+/// How a request asks how the server is, if it does: a WebSocket to the same target is the room of that
+/// name. HTTP/1.0 will do, without a Host, since some load balancers ask like that.
+fn health_asked(request: &httparse::Request<'_, '_>) -> Option<Method> {
+    let fields = Fields(request.headers);
+    let is_whole = request.version == Some(0) || fields.only("Host").is_some();
+    let method = Method::of(request).filter(|_| is_whole && !wants_upgrade(fields))?;
+    let target = target(request).ok()?;
+    (target.path() == HEALTH).then_some(method)
 }
 
 /// The token of a request that shows exactly one: as `Authorization: Bearer` (RFC 6750 2.1), or as a
@@ -318,11 +408,53 @@ where
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => "Retry-After: 10\r\n",
         _ => "",
     };
+    respond(
+        stream,
+        *status,
+        field,
+        TEXT,
+        &format!("{why}\n"),
+        Method::Get,
+    )
+    .await;
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Says how the server is, and ends the stream. The caller sets the deadline.
+async fn tell_health<S>(stream: &mut S, health: Result<(), &'static str>, method: Method)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (status, words) = match health {
+        Ok(()) => (StatusCode::OK, "ok"),
+        Err(why) => (UNAVAILABLE, why),
+    };
+    let field = "Cache-Control: no-store\r\n";
+    respond(stream, status, field, TEXT, &format!("{words}\n"), method).await;
+}
+
+/// Answers with a text of this kind and a header field or none, and ends the stream. The caller sets the
+/// deadline.
+pub async fn respond<S>(
+    stream: &mut S,
+    status: StatusCode,
+    field: &str,
+    kind: &str,
+    text: &str,
+    method: Method,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let reason = status.canonical_reason().unwrap_or_default();
-    let length = why.len() + 1;
+    let length = text.len();
+    let body = match method {
+        Method::Get => text,
+        Method::Head => "",
+    };
     let response = format!(
         "HTTP/1.1 {} {reason}\r\nConnection: close\r\n{field}\
-         Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n{why}\n",
+         Content-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}",
         status.as_str(),
     );
     if stream.write_all(response.as_bytes()).await.is_ok() {

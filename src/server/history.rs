@@ -17,6 +17,7 @@ use crate::server::batch::{Batch, BatchMut};
 use crate::server::frame;
 use crate::server::handshake::Refusal;
 use crate::server::limits::Limits;
+use crate::server::metrics;
 use crate::server::sessions::{Asked, Author, Key, NOT_YET, Subscriber};
 use crate::server::store::nats::counts::Counts;
 use crate::server::store::{Known, Piece, RoomStore};
@@ -168,6 +169,8 @@ impl Bookmark {
         if let Some(past) = &mut self.past {
             past.has_read(piece.frames.len(), piece.position - self.position);
         }
+        let lines = frame::payloads(&piece.frames).filter(|line| !line.starts_with(b"@"));
+        metrics::DELIVERIES.add(lines.count() as u64);
         frames.push(piece.frames.into());
         self.pass(piece.position, piece.own);
         if let Some(past) = &mut self.past
@@ -432,6 +435,12 @@ impl History {
         (position < until).then_some(position..until)
     }
 
+    /// How many sessions are known.
+    #[must_use]
+    pub fn sessions(&self) -> u64 {
+        self.sessions.len() as u64
+    }
+
     /// The connection that a session has, or had last.
     #[must_use]
     pub fn connection_of(&self, key: &Key) -> Option<u64> {
@@ -477,7 +486,10 @@ impl History {
             let lines = start - bookmark.position;
             match bookmark.own.map(|before| lines - (own - before)) {
                 Some(0) => {}
-                Some(missed) => frames.push(frame::missed(missed)),
+                Some(missed) => {
+                    metrics::MISSED.add(missed);
+                    frames.push(frame::missed(missed));
+                }
                 None => frames.push(frame::notice(frame::SOME_MISSED)),
             }
             (bookmark.position, bookmark.own) = (start, Some(own));
@@ -487,6 +499,7 @@ impl History {
             self.window
                 .read(who, bookmark.position, until, self.limits.batch);
         past.has_read(piece.len(), position - bookmark.position);
+        metrics::DELIVERIES.add(position - bookmark.position - own);
         if !piece.is_empty() {
             frames.push(piece.into());
         }

@@ -234,6 +234,8 @@ pub struct Limits {
     pub nats_behind: Duration,
     /// Servers that are waited for at once.
     pub nats_servers: usize,
+    /// Connections to the port of `--metrics` at once: Prometheus, its twin, and a person or two.
+    pub scrapes: usize,
     /// The accept loop's rest when the system is out of descriptors.
     pub rest: Duration,
 }
@@ -378,6 +380,7 @@ impl Limits {
         nats_people: 8 * 1024,
         nats_behind: Duration::from_millis(100),
         nats_servers: 64,
+        scrapes: 4,
         rest: Duration::from_millis(100),
     };
 }

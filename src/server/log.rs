@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use crate::os::describe;
 use crate::server::identity::Identity;
 use crate::server::limits::Limits;
+use crate::server::metrics::{self, Held};
 
 /// Standard output and standard error, neither of which blocks.
 #[derive(Clone, Debug)]
@@ -68,9 +69,11 @@ impl Log {
     pub fn announce<'a>(&'a self, identity: &'a Identity) -> Announced<'a> {
         let Identity { label, place, .. } = identity;
         self.print(format_args!("New connection from {label}{place}"));
+        metrics::CONNECTIONS.add(1);
         Announced {
             identity,
             log: self,
+            _open: metrics::OPEN.hold(),
         }
     }
 
@@ -93,8 +96,14 @@ impl Log {
         self.print_lines(format!("{line}\n").into_bytes(), 1);
     }
 
+    /// What a client said, `count` lines of it: as many on standard output.
+    pub fn said(&self, lines: Vec<u8>, count: u64) {
+        metrics::LINES.add(count);
+        self.print_lines(lines, count);
+    }
+
     /// Whole lines on standard output, `count` of them.
-    pub fn print_lines(&self, lines: Vec<u8>, count: u64) {
+    fn print_lines(&self, lines: Vec<u8>, count: u64) {
         if self.out.push(lines, count).is_err_and(|first| first) {
             self.warn(format_args!(
                 "standard output is read too slowly: log lines are dropped from now on"
@@ -143,6 +152,7 @@ impl Log {
 pub struct Announced<'a> {
     identity: &'a Identity,
     log: &'a Log,
+    _open: Held,
 }
 
 impl Drop for Announced<'_> {
@@ -218,6 +228,7 @@ impl Queue {
         let size = size(&lines);
         if self.waiting.bytes.fetch_add(size, Relaxed) + size > self.most {
             self.waiting.bytes.fetch_sub(size, Relaxed);
+            metrics::DROPPED.add(count);
             return Err(self.waiting.dropped.fetch_add(count, Relaxed) == 0);
         }
         self.waiting.lines.fetch_add(count, Relaxed);

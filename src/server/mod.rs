@@ -13,6 +13,7 @@
 //! - [`history`], [`window`], [`sessions`]: what is kept of a room for those who come back, which may
 //!   be passed by, too
 //! - [`store`]: what outlives the server, which may be passed by, too
+//! - [`metrics`]: what is counted, for whoever watches the server, which may be passed by, too
 //! - [`service`]: what a service manager passes, and is told
 //! - [`flags`], [`limits`]
 
@@ -31,6 +32,7 @@ pub mod identity;
 pub mod limits;
 pub mod listener;
 pub mod log;
+pub mod metrics;
 pub mod name;
 pub mod presence;
 pub mod rate;

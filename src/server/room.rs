@@ -34,6 +34,7 @@ use crate::server::ended::Ended;
 use crate::server::handshake::{Refusal, SHUTTING_DOWN};
 use crate::server::history::{Bookmark, History};
 use crate::server::limits::Limits;
+use crate::server::metrics;
 use crate::server::sessions::{Asked, Author, RENEWED};
 use crate::server::store::{Known, RoomStore};
 use crate::server::window::Budget;
@@ -241,6 +242,7 @@ impl Room {
             // tokio's semaphore has given all free permits to the one that waits first. So as long
             // as anybody waits there are no free ones, which is how `congested` sees it.
             self.congested.notify_waiters();
+            let _waiting = metrics::Holding::begin();
             space.await
         };
         space.map_err(|_| Closed)
@@ -452,8 +454,10 @@ impl Subscription {
             }
         };
         let (mut frames, mut bytes) = (Vec::new(), 0);
+        let mut delivered = metrics::DELIVERIES.later();
         loop {
             let own = batch.frames_for(self.bookmark.who, &mut frames);
+            delivered.add(batch.lines - own);
             self.bookmark.pass(batch.position + batch.lines, own);
             bytes += batch.bytes();
             if bytes >= self.room.limits.gather {

@@ -45,6 +45,9 @@ const TOO_MANY_ROOMS: Refusal = refuse(
     "there are too many rooms: enter one that is there, or try again later",
 );
 
+/// What is the matter when nobody can enter any more.
+const ENDING: &str = "the server is shutting down";
+
 /// All rooms in which somebody is, or was.
 #[derive(Debug)]
 pub struct Rooms {
@@ -291,6 +294,39 @@ impl Rooms {
             empty: None,
             names: Names::default(),
             presence: presence.flatten(),
+        }
+    }
+
+    /// How many rooms there are, and how many sessions in them.
+    #[must_use]
+    pub fn count(&self) -> (u64, u64) {
+        let state = self.state();
+        let rooms = state.rooms.values();
+        let sessions = rooms.map(|entry| entry.room.history(|past| past.sessions()));
+        (state.rooms.len() as u64, sessions.sum())
+    }
+
+    /// What is in trouble now, in words for the operator.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        if self.state().closed {
+            return Some(ENDING.to_owned());
+        }
+        self.store.as_ref()?.trouble()
+    }
+
+    /// Whether whoever comes can enter and speak, as far as that is known.
+    ///
+    /// # Errors
+    ///
+    /// It cannot, and why, in words for strangers.
+    pub fn health(&self) -> Result<(), &'static str> {
+        if self.state().closed {
+            return Err(ENDING);
+        }
+        match self.store.as_ref().and_then(Store::trouble) {
+            Some(_) => Err("what is said cannot be stored for now"),
+            None => Ok(()),
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::server::handshake::Refusal;
 use crate::server::limits::Limits;
+use crate::server::metrics;
 use crate::server::tls::{Certificate, Session};
 
 /// Where the client's bytes come from.
@@ -61,10 +62,16 @@ impl AsyncRead for ReadHalf {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
+        let before = buf.filled().len();
+        let read = match self.get_mut() {
             Self::Plain(half) => Pin::new(half).poll_read(cx, buf),
             Self::Tls(half) => Pin::new(half).poll_read(cx, buf),
+        };
+        let bytes = buf.filled().len() - before;
+        if bytes > 0 {
+            metrics::RECEIVED.add(bytes as u64);
         }
+        read
     }
 }
 
@@ -78,6 +85,7 @@ impl AsyncWrite for WriteHalf {
             Self::Plain(half) => Pin::new(half).poll_write(cx, bytes),
             Self::Tls(half) => Pin::new(half).poll_write(cx, bytes),
         }
+        .map(count)
     }
 
     fn poll_write_vectored(
@@ -89,6 +97,7 @@ impl AsyncWrite for WriteHalf {
             Self::Plain(half) => Pin::new(half).poll_write_vectored(cx, slices),
             Self::Tls(half) => Pin::new(half).poll_write_vectored(cx, slices),
         }
+        .map(count)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -108,4 +117,12 @@ impl AsyncWrite for WriteHalf {
             Self::Tls(half) => Pin::new(half).poll_shutdown(cx),
         }
     }
+}
+
+/// Counts what was written.
+fn count(written: io::Result<usize>) -> io::Result<usize> {
+    if let Ok(bytes) = written {
+        metrics::SENT.add(bytes as u64);
+    }
+    written
 }

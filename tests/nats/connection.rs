@@ -1,7 +1,7 @@
 //! What NATS may be like when the server starts: whatever it is, the operator hears it in one line, and
 //! the server tries again.
 
-use crate::support::raw::Raw;
+use crate::support::raw::{Raw, health};
 use crate::support::{Port, Program, Server};
 use crate::{ANA, Nats};
 
@@ -22,6 +22,8 @@ fn refuses(server: &mut Server) {
     assert!(why.contains("cannot be read or stored now"), "{why}");
     let said = server.program.err_line();
     assert!(said.contains("was refused"), "{said}");
+    let why = "what is said cannot be stored for now";
+    assert_eq!(health(server.port), (503, why.to_owned()));
 }
 
 #[test]
@@ -73,6 +75,7 @@ fn a_nats_that_comes_later_is_used() {
         said,
         format!("server: NATS at {} can be used again", nats.url())
     );
+    assert_eq!(health(server.port), (200, "ok".to_owned()));
     server.stop_in_silence();
 }
 

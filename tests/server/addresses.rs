@@ -145,7 +145,7 @@ async fn too_many_connections_are_429() {
     let answered = tokio::spawn(async move {
         let enter =
             async |_: &handshake::Request| -> Result<(), Refusal> { panic!("it was let in") };
-        handshake::accept(reader, writer, rules, enter, &Limits::DEFAULT).await
+        handshake::accept(reader, writer, rules, || Ok(()), enter, &Limits::DEFAULT).await
     });
     let mut answer = String::new();
     far.read_to_string(&mut answer).await.unwrap();

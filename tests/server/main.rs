@@ -20,6 +20,7 @@
 //! - `without_store`, `without_nats`: what a build without SQLite says of a store, and one without NATS
 //! - [`output`]: standard output and standard error that are closed, or that nobody reads
 //! - [`shutdown`]: a server that is asked to stop
+//! - [`watched`]: how whoever watches the server learns how it is; see also `tests/metrics`
 //! - [`service`]: a server that systemd starts, and the package that has it do so
 //! - `tls`: the same through TLS, in a build that has it
 
@@ -50,6 +51,7 @@ mod shutdown;
 mod text;
 #[cfg(feature = "tls")]
 mod tls;
+mod watched;
 #[cfg(not(feature = "nats"))]
 mod without_nats;
 #[cfg(not(feature = "sqlite"))]

@@ -9,7 +9,7 @@ use std::process::Command;
 use rusqlite::Connection;
 use rustix::process::{Pid, Resource, Rlimit, geteuid, prlimit};
 
-use crate::support::raw::{FIN, PING, PONG, Raw};
+use crate::support::raw::{FIN, PING, PONG, Raw, health};
 use crate::support::{Program, Server};
 use crate::{ANA, Client, Folder, is_taken};
 
@@ -261,6 +261,18 @@ fn when_the_disk_is_full_those_who_speak_wait_and_it_goes_on() {
             said.ends_with(" (trying again; who speaks waits)"),
             "{said}"
         );
+        // Whoever watches the server sees it, too.
+        assert_eq!(
+            health(port),
+            (503, "what is said cannot be stored for now".to_owned())
+        );
+        server.program.signal("USR1");
+        let told = server.program.err_line();
+        let why = said.strip_prefix("server: ").unwrap();
+        let why = why
+            .strip_suffix(" (trying again; who speaks waits)")
+            .unwrap();
+        assert!(told.ends_with(&format!("; trouble: {why}")), "{told}");
         // Whoever comes can hear, and another room is not held up until somebody speaks there.
         let mut eve = Raw::enter(port, "/?name=eve");
         assert_eq!(eve.text(), WAITING);
@@ -283,6 +295,7 @@ fn when_the_disk_is_full_those_who_speak_wait_and_it_goes_on() {
         assert_eq!(folder.lines("").len(), stored + 1);
         let said = server.program.err_line();
         assert!(said.ends_with("chat.db: lines are stored again"), "{said}");
+        assert_eq!(health(port), (200, "ok".to_owned()));
     }
     server.stop_in_silence();
 }

@@ -87,6 +87,7 @@ async fn connect_asking(
             reader,
             writer,
             rules,
+            || Ok(()),
             async |_| room.enter_as(asked.as_ref()),
             &limits,
         )

@@ -310,9 +310,15 @@ impl Server {
     /// A server whose standard output nobody reads: the pipe behind the first line is the test's.
     /// Waits for that line.
     pub fn unread(err: Stdio) -> (Self, PipeReader) {
-        let (mut pipe, out) = io::pipe().unwrap();
         let mut command = Program::command("server");
-        let program = Program::spawn_on(command.args(["--listen", "127.0.0.1:0"]), out.into(), err);
+        command.args(["--listen", "127.0.0.1:0"]);
+        Self::unread_as(command, err)
+    }
+
+    /// The same of a command that names the port to listen on.
+    pub fn unread_as(mut command: Command, err: Stdio) -> (Self, PipeReader) {
+        let (mut pipe, out) = io::pipe().unwrap();
+        let program = Program::spawn_on(&mut command, out.into(), err);
         // It keeps a copy of the end that is written to; without it, a server that fails is noticed.
         drop(command);
         let (line, pipe) = in_time("the first line", move || {

@@ -457,6 +457,14 @@ impl Raw {
     }
 }
 
+/// What a server says of how it is: the status, and the words.
+#[track_caller]
+pub fn health(port: u16) -> (u16, String) {
+    let mut raw = Raw::tcp(port);
+    raw.send(b"GET /healthz HTTP/1.1\r\nHost: chat\r\n\r\n");
+    raw.refusal()
+}
+
 /// Sends until the other end has gone or takes nothing for a while, but no more than so many
 /// bytes. That it takes nothing is found by the write timeout of the stream.
 pub fn flood(stream: &mut TcpStream, piece: &[u8], most: u64) {

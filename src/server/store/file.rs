@@ -47,8 +47,8 @@ pub struct Terms {
 pub struct Store {
     orders: mpsc::Sender<Order>,
     questions: mpsc::Sender<Question>,
-    /// Whether nothing can be stored now.
-    trouble: watch::Receiver<bool>,
+    /// Why nothing can be stored now, if that is so.
+    trouble: watch::Receiver<Option<String>>,
     /// The number of the next connection that has no session. No connection of an earlier run of the
     /// server had it.
     next_author: Arc<AtomicU64>,
@@ -153,6 +153,12 @@ impl Store {
             store: self.clone(),
             room: name.into(),
         }
+    }
+
+    /// Why nothing can be stored now, if that is so.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.borrow().clone()
     }
 
     /// Waits until what it has was written, but no longer than the deadline.
@@ -274,7 +280,7 @@ impl RoomStore {
     pub async fn trouble(&self) {
         let mut trouble = self.store.trouble.clone();
         // An error means that the store was closed, which `append` notices.
-        let _ = trouble.wait_for(|trouble| *trouble).await;
+        let _ = trouble.wait_for(Option::is_some).await;
     }
 
     /// What stands for a session in the file, so that nobody who has a copy of it has the key.

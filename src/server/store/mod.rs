@@ -84,6 +84,15 @@ impl Store {
         }
     }
 
+    /// Why nothing can be stored now, in words for the operator, if that is so.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        match self {
+            Self::File(file) => file.trouble(),
+            Self::Nats(nats) => nats.trouble(),
+        }
+    }
+
     /// Waits until what it has was written, but no longer than the deadline.
     pub async fn close(self, deadline: Duration) {
         match self {

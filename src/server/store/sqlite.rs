@@ -55,6 +55,7 @@ use crate::server::batch::BatchMut;
 use crate::server::frame;
 use crate::server::history::now;
 use crate::server::limits::Limits;
+use crate::server::metrics;
 use crate::server::store::file::{Append, Known, Order, Piece, Question, Store, Terms, Touch};
 
 /// "chat", as a number.
@@ -128,7 +129,7 @@ pub fn open(
 
     let (orders, ordered) = channel();
     let (questions, asked) = channel();
-    let (troubled, trouble) = watch::channel(false);
+    let (troubled, trouble) = watch::channel(None);
     let file = File { id: id.into() };
     let writer = Writer {
         db,
@@ -340,8 +341,8 @@ struct Writer {
     /// What the operator calls the file.
     shown: String,
     limits: Limits,
-    /// Whether nothing can be stored now.
-    troubled: watch::Sender<bool>,
+    /// Why nothing can be stored now, if that is so.
+    troubled: watch::Sender<Option<String>>,
     days: Option<u32>,
     /// From which room on old lines are looked for next, and when.
     room: String,
@@ -392,7 +393,7 @@ impl Writer {
     fn run(mut self, orders: &Receiver<Order>, tell: impl Fn(Arguments<'_>)) -> Option<Sender<()>> {
         let mut waiting = Waiting::default();
         let ended = loop {
-            let troubled = *self.troubled.borrow();
+            let troubled = self.troubled.borrow().is_some();
             let until = match (troubled, waiting.is_empty()) {
                 (true, _) => Some(self.retry_at),
                 (false, true) => self.days.map(|_| self.rest_until),
@@ -453,13 +454,15 @@ impl Writer {
         // trouble.
         waiting.sessions.retain(|touch| !touch.done.is_closed());
         let commit = |()| Ok(commit(&mut self.db, waiting, &self.file)?);
+        let begun = Instant::now();
         let (stored, shown) = (self.held.check().and_then(commit), &self.shown);
-        let troubled = *self.troubled.borrow();
+        let troubled = self.troubled.borrow().is_some();
         match stored {
             Ok(()) => {
+                metrics::COMMITS.observe(begun.elapsed());
                 if troubled {
                     tell(format_args!("{shown}: lines are stored again"));
-                    self.troubled.send_replace(false);
+                    self.troubled.send_replace(None);
                 }
                 let Waiting {
                     batches, sessions, ..
@@ -473,11 +476,9 @@ impl Writer {
                 }
             }
             Err(error) if !troubled => {
-                let why = error.words();
-                tell(format_args!(
-                    "cannot store lines in {shown}: {why} (trying again; who speaks waits)"
-                ));
-                self.troubled.send_replace(true);
+                let trouble = format!("cannot store lines in {shown}: {}", error.words());
+                tell(format_args!("{trouble} (trying again; who speaks waits)"));
+                self.troubled.send_replace(Some(trouble));
                 self.retry_at = Instant::now() + self.limits.store_retry;
             }
             Err(_) => self.retry_at = Instant::now() + self.limits.store_retry,

@@ -38,6 +38,12 @@ impl Nats {
 
     /// Never called, like all that follows, since there is no connection.
     #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        match *self {}
+    }
+
+    /// Never called.
+    #[must_use]
     pub fn stream(&self) -> &str {
         match *self {}
     }

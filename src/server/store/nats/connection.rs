@@ -6,7 +6,7 @@ use std::fmt::{self, Arguments};
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Once, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use std::error::Error;
 
@@ -31,6 +31,7 @@ use tokio::time::timeout;
 
 use crate::os::describe;
 use crate::server::limits::Limits;
+use crate::server::metrics;
 use crate::server::store::nats::names::Names;
 use crate::server::store::nats::{At, Entry, Place, Up};
 use crate::server::store::number;
@@ -112,6 +113,12 @@ impl Told {
             None => (self.tell)(format_args!("{shown} can be used again")),
         }
         *told = trouble;
+    }
+
+    /// What the operator was told of one of them.
+    fn trouble(&self, part: Part) -> Option<String> {
+        let told = self.of[part as usize].lock();
+        told.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// There is something that is no trouble: it is said once.
@@ -459,12 +466,14 @@ impl Nats {
         let publish = PublishMessage::build()
             .message_id(format!("{server:016x}-{number}"))
             .payload(message);
+        let begun = Instant::now();
         let sent = async {
             let sent = context.send_publish(subject.to_owned(), publish).await?;
             sent.await
         };
         let why = match sent.await {
             Ok(ack) if ack.stream == *stream => {
+                metrics::PUBLISHES.observe(begun.elapsed());
                 told.tell(Part::Sending, None, shown);
                 return true;
             }
@@ -579,6 +588,20 @@ impl Nats {
             last: 0,
             silence: limits.nats_heartbeat * 5 / 2,
         })
+    }
+
+    /// Why nothing can be said through it now, in words for the operator, if that is so. What a single
+    /// room cannot read is not meant: that is known to be over only when somebody is there.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let Shared {
+            told, shown, up, ..
+        } = &*self.0;
+        let why = told
+            .trouble(Part::Stream)
+            .or_else(|| told.trouble(Part::Sending));
+        let why = why.or_else(|| up.borrow().is_none().then(|| "not yet".to_owned()))?;
+        Some(format!("cannot use {shown}: {why}"))
     }
 
     /// Whether it can be used, and since when; changes of that.
