@@ -51,7 +51,7 @@ pub static HOLDS: Times = Times::new();
 pub static HANDSHAKES: Times = Times::new();
 /// Commits of `--store`.
 pub static COMMITS: Times = Times::new();
-/// Messages to NATS, until they were confirmed.
+/// Lines to NATS, until it delivered them.
 pub static PUBLISHES: Times = Times::new();
 
 /// Strangers that were refused, by the status that they were answered with.

@@ -15,7 +15,7 @@ use tokio::runtime::Builder;
 
 use crate::support::raw::{Ear, FIN, PING, PONG, Raw};
 use crate::support::{Program, in_time};
-use crate::{ANA, Client, Nats, is_taken};
+use crate::{ANA, BOB, Client, Nats, is_taken};
 
 /// As a server makes the stream.
 fn stream() -> Config {
@@ -107,6 +107,95 @@ fn a_log_that_was_cut_back_has_another_past_on_all_servers() {
     assert!(epochs.iter().all(|epoch| *epoch == epochs[0]), "{epochs:?}");
 }
 
+/// A log that was cut back says of a session what was so before. Nobody is told that it is so now.
+#[test]
+fn who_has_a_session_when_an_old_log_is_put_back_comes_back() {
+    let Some(mut nats) = Nats::start() else {
+        return;
+    };
+    let [first, second] = [nats.serve(), nats.serve()];
+    let target = format!("/?session={ANA}&name=ana");
+    let mut ana = Client::enter(first.port, &target);
+    ana = Client::enter(second.port, &(target.clone() + &ana.after()));
+    let (store, copied) = (nats.folder.join("jetstream"), nats.folder.join("copy"));
+    nats.kill();
+    copy(&store, &copied);
+    nats.run();
+    ana = Client::enter_when_it_can(first.port, &(target + &ana.after()));
+    nats.kill();
+    fs::remove_dir_all(&store).unwrap();
+    copy(&copied, &store);
+    nats.run();
+    is_told_to_come_back(&mut ana.raw);
+}
+
+/// It does not see that the stream is another one, but only that what it has read last is not there.
+#[test]
+fn a_server_that_stood_still_when_the_stream_was_made_anew_has_its_past_all_the_same() {
+    for lines in [0, 1, 30] {
+        let Some(nats) = Nats::start() else { return };
+        let [first, second] = [nats.serve(), nats.serve()];
+        let mut ana = Client::enter(first.port, &format!("/?session={ANA}&name=ana"));
+        let mut bob = Raw::enter(second.port, "/?name=bob");
+        for n in 0..5 {
+            ana.say(&n.to_string());
+            assert_eq!(bob.text(), format!("ana: {n}"));
+        }
+        let mut epoch = String::new();
+        second.while_stopped(|| {
+            nats.js(async |js| js.delete_stream("chat").await.map(drop).unwrap());
+            is_told_to_come_back(&mut ana.raw);
+            let target = format!("/?session={ANA}&name=ana{}&sent=5", ana.after());
+            let mut back = Client::enter_when_it_can(first.port, &target);
+            assert_eq!(back.hear(), "* what was said before is not known here");
+            for n in 0..lines {
+                back.say(&format!("new {n}"));
+            }
+            epoch = back.epoch;
+        });
+        // What it hears before that may be that the chat was interrupted, or that it has missed some.
+        bob.say("is it?");
+        is_taken(&mut bob);
+        for server in [&first, &second] {
+            let target = format!("/?session={BOB}&name=b{}&after={epoch}.0", server.port);
+            let mut eve = Client::enter_when_it_can(server.port, &target);
+            assert_eq!(eve.epoch, epoch);
+            for n in 0..lines {
+                assert_eq!(eve.hear(), format!("ana: new {n}"));
+            }
+            assert_eq!(eve.hear(), "bob: is it?");
+        }
+    }
+}
+
+/// NATS 2.9 gives a stream another time of creation when it is started again after its settings changed.
+#[test]
+fn a_stream_that_is_edited_has_the_same_past() {
+    let Some(mut nats) = Nats::start() else {
+        return;
+    };
+    let server = nats.serve();
+    let target = format!("/?session={ANA}&name=ana");
+    let mut ana = Client::enter(server.port, &target);
+    ana.say("hello");
+    nats.kill();
+    nats.run();
+    nats.js(async |js| {
+        let mut stream = js.get_stream("chat").await.unwrap();
+        let mut config = stream.info().await.unwrap().config.clone();
+        config.max_bytes *= 2;
+        js.update_stream(config).await.unwrap();
+    });
+    for _ in 0..2 {
+        nats.kill();
+        nats.run();
+        let back = format!("{target}{}", ana.after());
+        let back = Client::enter_when_it_can(server.port, &back);
+        assert_eq!(back.epoch, ana.epoch);
+        ana = back;
+    }
+}
+
 #[test]
 fn what_the_stream_has_forgotten_is_missed_and_that_is_said() {
     let Some(mut nats) = Nats::start() else {
@@ -160,8 +249,8 @@ fn who_is_ahead_of_a_server_waits_for_it() {
     let [first, second] = [nats.serve(), nats.serve()];
     let mut ana = Raw::enter(first.port, "/?name=ana");
     let bob = Client::enter(second.port, "/?session=the-session-of-bob-000&name=bob");
-    // The claim was message 1. This is a position behind the first line of message 3.
-    let target = format!("/?session={ANA}&after={}.{}", bob.epoch, (3 << 12) + 1);
+    // The claim was message 2, behind the salt. This is a position behind the first line of message 4.
+    let target = format!("/?session={ANA}&after={}.{}", bob.epoch, (4 << 12) + 1);
     let mut ahead = Raw::asking_for(second.port, &target);
     ana.say("one");
     is_taken(&mut ana);
@@ -170,8 +259,8 @@ fn who_is_ahead_of_a_server_waits_for_it() {
     assert!(ahead.text().ends_with(" 0"));
     ana.say("three");
     assert!(
-        ahead.text().starts_with("@20480 "),
-        "message 5, behind the second claim"
+        ahead.text().starts_with("@24576 "),
+        "message 6, behind the second claim"
     );
     assert_eq!(ahead.text(), "ana: three");
     let target = format!("/?session={ANA}&after={}.{}", bob.epoch, 900 << 12);

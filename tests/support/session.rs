@@ -1,5 +1,8 @@
 //! A client that asks for a session, by hand.
 
+use std::time::Instant;
+
+use super::PATIENCE;
 use super::raw::{FIN, PING, PONG, Raw};
 
 /// A client with a session.
@@ -15,7 +18,24 @@ pub struct Client {
 impl Client {
     #[track_caller]
     pub fn enter(port: u16, target: &str) -> Self {
-        let mut raw = Raw::enter(port, target);
+        Self::of(Raw::enter(port, target))
+    }
+
+    /// The same when it may be refused for a while.
+    #[track_caller]
+    pub fn enter_when_it_can(port: u16, target: &str) -> Self {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            let mut raw = Raw::asking_for(port, target);
+            if raw.head().starts_with("HTTP/1.1 101 ") {
+                return Self::of(raw);
+            }
+        }
+        panic!("refused for {PATIENCE:?}");
+    }
+
+    #[track_caller]
+    fn of(mut raw: Raw) -> Self {
         let first = raw.text();
         let words: Vec<_> = first.strip_prefix('@').expect(&first).split(' ').collect();
         let [epoch, next, taken] = words[..] else {

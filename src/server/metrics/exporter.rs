@@ -200,7 +200,7 @@ impl Collector for Chat {
         )?;
         tell(
             "publish_seconds",
-            "Messages to NATS, until it confirmed them.",
+            "Lines to NATS, until it delivered them.",
             &*super::PUBLISHES.0,
         )?;
         tell(

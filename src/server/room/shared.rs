@@ -24,7 +24,7 @@ use crate::server::limits::Limits;
 use crate::server::sessions::{Asked, Hushed};
 use crate::server::store::nats::counts::Claim;
 use crate::server::store::nats::message::{self, Body, Head, INDEX, LINES, Part};
-use crate::server::store::nats::{At, Entry, RoomLog, Up};
+use crate::server::store::nats::{At, Entry, RoomLog};
 
 /// What those in a room hear when nothing goes to the stream or nothing comes from it.
 const WAITING: &str = "the chat is interrupted: lines are kept and sent later";
@@ -32,9 +32,7 @@ const WAITING: &str = "the chat is interrupted: lines are kept and sent later";
 /// How far a room has come in the log.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// When the stream was made.
-    created: Option<i128>,
-    /// What tells its pasts apart: nothing, unless it was cut back.
+    /// What tells its past from all others: each begins with a message that says it. 0 before that.
     salt: u64,
     /// The last message that was applied.
     last: Option<At>,
@@ -42,8 +40,9 @@ pub(super) struct Progress {
     previous: u64,
     /// All was applied that was there, and what comes is applied when it comes.
     is_ready: bool,
-    /// The log was cut back, and has to get another past before anything else.
-    is_cut: bool,
+    /// The log does not have the last message any more that was applied, from this time: so it has to get
+    /// another past before anything else, unless it has got one since.
+    cut: Option<i128>,
     /// What is on its way to the stream. There is only one batch: so in the stream, no lines of an
     /// author can be missing before others.
     sent: Option<Sent>,
@@ -73,6 +72,7 @@ struct Sent {
     number: u64,
     message: Bytes,
     batch: BatchMut,
+    begun: Instant,
 }
 
 impl Room {
@@ -189,7 +189,7 @@ impl Room {
             let now = up.wait_for(Option::is_some).await.map(|up| *up);
             let Ok(Some(now)) = now else { return };
             tokio::select! {
-                _ = self.read(stored, log, now) => {}
+                _ = self.read(stored, log) => {}
                 _ = up.wait_for(|up| *up != Some(now)) => {}
             }
             self.state().progress.is_ready = false;
@@ -200,12 +200,15 @@ impl Room {
 
     /// Reads the stream from the last message on that was applied, or from where the room's last lines
     /// begin. Returns when it has to be read anew.
-    async fn read(&self, stored: &Stored, log: &RoomLog, now: Up) -> Option<()> {
-        let mut expected = self.state().begin_to_read(log, now);
+    async fn read(&self, stored: &Stored, log: &RoomLog) -> Option<()> {
+        let mut expected = self.state().progress.last;
         let begin = match expected {
             Some(at) => at.sequence,
             None => match log.nats.last(&log.subject).await.ok()? {
-                None => 1,
+                None => {
+                    self.state().begin_with_nothing();
+                    1
+                }
                 Some(last) => message::decode(&last.message)
                     .map_or(last.at.sequence, |(head, _)| (head.floor >> INDEX).max(1)),
             },
@@ -215,7 +218,7 @@ impl Room {
             && delivery.pending == 0
         {
             if self.was_cut_back(log, last).await? {
-                self.state().is_cut_back();
+                self.state().is_cut_back(log);
             }
             return None;
         }
@@ -230,12 +233,19 @@ impl Room {
                     continue;
                 }
                 if entry.at.sequence <= last.sequence {
-                    self.state().is_cut_back();
+                    self.state().is_cut_back(log);
                     return None;
                 }
                 // The stream has forgotten what was to be read next.
                 self.state().skip_to(entry.at, log);
                 self.tell(stored, SOME_MISSED);
+                if message::decode(&entry.message)
+                    .is_some_and(|(head, _)| self.has_other_past(head))
+                {
+                    // It was made anew, and has grown longer than it was.
+                    self.state().progress.last = None;
+                    return None;
+                }
             }
             if entry.at.sequence <= self.state().progress.sequence() {
                 continue;
@@ -243,6 +253,10 @@ impl Room {
             self.take(stored, log, &entry, &mut is_first).await;
             stored.applied.notify_waiters();
         }
+    }
+
+    fn has_other_past(&self, head: Head) -> bool {
+        head.salt != self.state().progress.salt
     }
 
     /// Whether the stream does not have the last message that was applied, nor any behind it. In a
@@ -307,9 +321,11 @@ impl Room {
         let mut state = self.state();
         match body {
             Body::Lines(parts) => {
-                let Some(Sent { batch, .. }) = state.progress.sent.take_if(is_sent) else {
+                let Some(Sent { batch, begun, .. }) = state.progress.sent.take_if(is_sent) else {
                     return; // It was there a moment ago, and nobody else takes it.
                 };
+                // Often this is known before the stream's answer has come.
+                log.nats.has_sent(begun.elapsed());
                 state.progress.is_refused = false;
                 state.settle(batch, |state, batch| state.apply_shared(batch, &parts, at));
                 self.end(&mut state);
@@ -326,10 +342,15 @@ impl Room {
             Body::Salt(salt) => {
                 state.progress.last = Some(at);
                 if head.salt == state.progress.salt {
-                    state.renew(log, salt);
+                    state.renew(log, salt, at);
+                    if is_own {
+                        state.progress.cut = None;
+                    }
                     drop(state);
-                    // What came since it was cut back was not said to those who are here.
-                    self.tell(stored, SOME_MISSED);
+                    if head.salt != 0 {
+                        // What came since it was cut back was not said to those who are here.
+                        self.tell(stored, SOME_MISSED);
+                    }
                 }
             }
         }
@@ -454,22 +475,17 @@ impl State {
                 number: head.number,
                 message,
                 batch,
+                begun: Instant::now(),
             });
             self.storing = true;
         }
         true
     }
 
-    /// Begins to read: returns the message behind which that goes on, and which must come first. `None`
-    /// if nothing was read yet, or nothing of this stream.
-    fn begin_to_read(&mut self, log: &RoomLog, now: Up) -> Option<At> {
-        if self.progress.created != Some(now.created) {
-            self.progress.created = Some(now.created);
-            (self.progress.last, self.progress.is_cut) = (None, false);
-            self.history.begin_at(0);
-            self.renew(log, 0);
-        }
-        self.progress.last
+    /// There is nothing to read, and no past yet.
+    fn begin_with_nothing(&mut self) {
+        self.progress.salt = 0;
+        self.history.begin_at(0);
     }
 
     /// The first message that is read tells which past this is, and whether it is the first of all.
@@ -481,32 +497,36 @@ impl State {
         };
         self.history.begin_at(label);
         if head.salt != self.progress.salt {
-            self.renew(log, head.salt);
+            self.renew(log, head.salt, at);
         }
     }
 
-    /// The log does not have what was applied last: it was cut back, as after a power failure.
-    fn is_cut_back(&mut self) {
-        (self.progress.last, self.progress.is_cut) = (None, true);
+    /// The log does not have what was applied last: it was cut back, as after a power failure, or is
+    /// another one. Those who have a session are to come back before what it says of them is read again.
+    fn is_cut_back(&mut self, log: &RoomLog) {
+        let lost = self.progress.last.take().map(|last| last.time);
+        self.progress.cut = self.progress.cut.max(lost);
+        self.history.renew(None);
+        self.forget_sessions(log);
     }
 
-    /// What gives a log that was cut back another past.
+    /// What gives a past to a log that has none, or another one if it was cut back.
     fn renewal(&mut self, log: &RoomLog) -> Option<(u64, Bytes)> {
-        if !self.progress.is_cut {
+        if self.progress.salt != 0 && self.progress.cut.is_none() {
             return None;
         }
         let head = self.head(log);
-        let salt = log
-            .nats
-            .digest(&[&format!("{:x} {}", head.server, head.number)]);
+        let of = format!("{:x} {}", head.server, head.number);
+        let salt = log.nats.digest(&[&of]).max(1); // 0 stands for none
         let message = message::encode(&head, &Body::Salt(salt));
         Some((head.number, message.into()))
     }
 
-    /// From here on the log has another past.
-    fn renew(&mut self, log: &RoomLog, salt: u64) {
-        (self.progress.salt, self.progress.is_cut) = (salt, false);
-        let epoch = log.epoch(self.progress.created.unwrap_or_default(), salt);
+    /// From here on the log has another past than what was known of it.
+    fn renew(&mut self, log: &RoomLog, salt: u64, at: At) {
+        self.progress.salt = salt;
+        self.progress.cut.take_if(|lost| at.time > *lost);
+        let epoch = log.epoch(salt);
         self.history.renew(Some(format!("{epoch:016x}")));
         self.forget_sessions(log);
     }
@@ -574,7 +594,7 @@ impl State {
         self.progress.last = Some(at);
         // What is read once more was heard, as far as it was read before.
         if let Some(batches) = &self.batches
-            && !self.progress.is_cut
+            && self.progress.cut.is_none()
         {
             // An error means that nobody is there to hear it.
             let _ = batches.send(Arc::new(batch));

@@ -4,6 +4,7 @@
 
 use std::fmt::Arguments;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -75,6 +76,11 @@ impl Nats {
     /// Never called.
     #[must_use]
     pub fn up(&self) -> watch::Receiver<Option<Up>> {
+        match *self {}
+    }
+
+    /// Never called.
+    pub fn has_sent(&self, _took: Duration) {
         match *self {}
     }
 

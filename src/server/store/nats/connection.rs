@@ -6,7 +6,7 @@ use std::fmt::{self, Arguments};
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Once, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use std::error::Error;
 
@@ -466,14 +466,12 @@ impl Nats {
         let publish = PublishMessage::build()
             .message_id(format!("{server:016x}-{number}"))
             .payload(message);
-        let begun = Instant::now();
         let sent = async {
             let sent = context.send_publish(subject.to_owned(), publish).await?;
             sent.await
         };
         let why = match sent.await {
             Ok(ack) if ack.stream == *stream => {
-                metrics::PUBLISHES.observe(begun.elapsed());
                 told.tell(Part::Sending, None, shown);
                 return true;
             }
@@ -498,6 +496,12 @@ impl Nats {
         };
         told.tell(Part::Sending, Some(why), shown);
         false
+    }
+
+    /// The stream has delivered a message of this server, which took so long.
+    pub fn has_sent(&self, took: Duration) {
+        metrics::PUBLISHES.observe(took);
+        self.0.told.tell(Part::Sending, None, &self.0.shown);
     }
 
     /// The stream should be looked at.
