@@ -48,12 +48,14 @@ pub fn switch(text: &str) -> Result<bool, String> {
 #[must_use]
 pub fn named(program: Command, name: &str) -> Command {
     let usual = program.get_name().to_owned();
-    let Some(help) = program.get_after_long_help().map(ToString::to_string) else {
-        return program.name(name.to_owned());
+    let help = program.get_after_long_help().map(ToString::to_string);
+    let help = help.unwrap_or_default();
+    let program = program.name(name.to_owned());
+    let Some((before, examples)) = help.split_once("Examples:") else {
+        return program;
     };
     // The examples are two columns, the second of which must stay one.
     let longer = " ".repeat(name.len().saturating_sub(usual.len()));
-    let (before, examples) = help.split_once("Examples:").unwrap_or((&help, ""));
     let (examples, after) = examples.split_once("\n\n").unwrap_or((examples, ""));
     let examples = examples.lines().map(|line| match line.trim_start() {
         second if line.len() - second.len() > 2 => format!("{longer}{line}"),
@@ -61,8 +63,7 @@ pub fn named(program: Command, name: &str) -> Command {
     });
     let examples = examples.collect::<Vec<_>>().join("\n");
     let help = format!("{before}Examples:{examples}\n\n{after}");
-    let help = help.trim_end().to_owned();
-    program.name(name.to_owned()).after_long_help(help)
+    program.after_long_help(help.trim_end().to_owned())
 }
 
 /// The name that a program was started by, if it is its own with something before it.

@@ -303,7 +303,7 @@ fn the_package_has_the_version_and_names_each_variable() {
 /// Where systemd is installed, it finds nothing to say about the units, and hardly anything that the
 /// server could do to the machine: at most 1.5 of 10.
 #[test]
-#[allow(clippy::print_stderr)]
+#[allow(clippy::print_stderr)] // that it was left out
 fn the_units_are_sound_and_expose_little() {
     let folder = Folder::new();
     let service = folder.0.join("chat-pair.service");
