@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use crate::support::Server;
+use crate::support::change::changes;
 use crate::support::raw::{REQUEST, Raw};
 use chat_pair::protocol::line::{clean, lines, text};
 use chat_pair::server::batch::Lines;
@@ -53,17 +54,22 @@ fn long_texts() -> impl Strategy<Value = String> {
     (len, select(vec!["x", "\x1b"])).prop_map(|(len, c)| c.repeat(len))
 }
 
-/// A change to a request.
+/// Two lines of a request that change places, or one that is there twice.
 #[derive(Clone, Debug)]
-enum Change {
-    Set(Index, u8),
-    Insert(Index, Vec<u8>),
-    Remove(Index, usize),
+enum Move {
     Repeat(Index),
     Swap(Index, Index),
 }
 
-fn changes() -> impl Strategy<Value = Change> {
+fn moves() -> impl Strategy<Value = Move> {
+    prop_oneof![
+        any::<Index>().prop_map(Move::Repeat),
+        (any::<Index>(), any::<Index>()).prop_map(|(a, b)| Move::Swap(a, b)),
+    ]
+}
+
+/// [`REQUEST`] with some changes; still one head that ends where its bytes end.
+fn requests() -> impl Strategy<Value = Vec<u8>> {
     let words = [
         "\r\n",
         "\n",
@@ -86,47 +92,21 @@ fn changes() -> impl Strategy<Value = Change> {
         "Sec-WebSocket-Key: a\r\n",
         "websocket",
     ];
-    let words = select(words.to_vec()).prop_map(|word| word.as_bytes().to_vec());
-    let bytes = prop_oneof![words, vec(any::<u8>(), 1..4)];
-    prop_oneof![
-        (any::<Index>(), any::<u8>()).prop_map(|(at, byte)| Change::Set(at, byte)),
-        (any::<Index>(), bytes).prop_map(|(at, bytes)| Change::Insert(at, bytes)),
-        (any::<Index>(), 1..20_usize).prop_map(|(at, len)| Change::Remove(at, len)),
-        any::<Index>().prop_map(Change::Repeat),
-        (any::<Index>(), any::<Index>()).prop_map(|(a, b)| Change::Swap(a, b)),
-    ]
-}
-
-/// [`REQUEST`] with some changes; still one head that ends where its bytes end.
-fn requests() -> impl Strategy<Value = Vec<u8>> {
-    vec(changes(), 0..4).prop_map(|changes| {
+    let changes = changes(&words.map(str::as_bytes));
+    (vec(moves(), 0..3), vec(changes, 0..4)).prop_map(|(moves, changes)| {
         let mut lines: Vec<_> = REQUEST.trim_end().split("\r\n").collect();
-        let mut places = vec![];
-        for change in &changes {
-            match change {
-                Change::Repeat(at) => lines.push(lines[at.index(lines.len())]),
-                Change::Swap(a, b) => {
+        for a_move in &moves {
+            match a_move {
+                Move::Repeat(at) => lines.push(lines[at.index(lines.len())]),
+                Move::Swap(a, b) => {
                     let (a, b) = (a.index(lines.len()), b.index(lines.len()));
                     lines.swap(a, b);
                 }
-                other => places.push(other),
             }
         }
         let mut head = lines.join("\r\n").into_bytes();
-        for change in places {
-            match change {
-                Change::Set(at, byte) => *at.get_mut(&mut head) = *byte,
-                Change::Insert(at, bytes) => {
-                    let at = at.index(head.len());
-                    head.splice(at..at, bytes.iter().copied());
-                }
-                Change::Remove(at, len) => {
-                    let at = at.index(head.len());
-                    let end = head.len().min(at + len);
-                    head.drain(at..end);
-                }
-                _ => {}
-            }
+        for change in &changes {
+            change.apply(&mut head);
         }
         // An empty line inside would end it early.
         while let Some(at) = head.windows(4).position(|four| four == b"\r\n\r\n") {

@@ -1,6 +1,7 @@
 //! What the tests share: here the real programs, started as a user would, and what they print; in
 //! [`raw`] the network by hand, in [`proxy`] links that break, in [`session`] clients that come back, in
-//! [`talk`] some to whom servers break, too, in [`window`] a terminal, in [`memory`] a connection without either, in `tls` certificates.
+//! [`talk`] some to whom servers break, too, in [`window`] a terminal, in [`memory`] a connection without either, in
+//! [`change`] inputs that are nearly right, in `tls` certificates.
 //!
 //! Nothing sleeps: each wait ends with the line, the byte or the end that it is for. [`PATIENCE`] is
 //! its deadline, which only a broken program reaches, and then the test panics; each function
@@ -10,6 +11,7 @@
 
 #![allow(dead_code)] // each test file uses its part
 
+pub mod change;
 pub mod memory;
 pub mod proxy;
 pub mod raw;

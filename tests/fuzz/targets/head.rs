@@ -1,0 +1,109 @@
+//! A request: it is answered in the same way in whatever pieces it comes, and what is let in is a request
+//! also when it is read by other eyes.
+
+use chat_pair::protocol::head;
+use chat_pair::server::handshake::{Refusal, Request, Rules, accept};
+use chat_pair::server::limits::Limits;
+use chat_pair::server::rooms::wanted;
+use tokio::time::Instant;
+
+use super::{Pieces, is_shown, run};
+
+/// What a page may come from here.
+const ORIGIN: &str = "https://chat.example";
+
+pub fn judge(bytes: &[u8]) {
+    let pieces = [bytes.len().max(1), 1, 1 + bytes.len() / 3];
+    let [whole, single, third] = pieces.map(|most| run(answer(bytes, most)));
+    assert_eq!(whole, single);
+    assert_eq!(whole, third);
+    let (judged, answer) = whole;
+    match judged {
+        Ok(()) => {
+            is_request(bytes);
+            assert!(answer.is_empty(), "the connection's writer says it");
+        }
+        Err(refusal) => is_told(&refusal, &answer),
+    }
+    let [whole, _, third] = pieces;
+    assert_eq!(run(cut(bytes, whole)), run(cut(bytes, third)));
+}
+
+/// What is made of the request, and what is written to who sent it.
+async fn answer(bytes: &[u8], most: usize) -> (Result<(), Refusal>, String) {
+    let mut answer = Vec::new();
+    let limits = Limits::DEFAULT;
+    let rules = Rules {
+        origins: &[ORIGIN.to_owned()],
+        until: Instant::now() + limits.handshake,
+        no_place: None,
+    };
+    let enter = async |request: &Request| wanted(&request.target).map(drop);
+    let reader = Pieces::of(bytes, most);
+    let accepted = accept(reader, &mut answer, rules, enter, &limits).await;
+    let judged = accepted.map(drop);
+    (judged, String::from_utf8(answer).expect("text"))
+}
+
+/// The head and what is behind it.
+async fn cut(bytes: &[u8], most: usize) -> Option<(Vec<u8>, Vec<u8>)> {
+    let mut stream = Pieces::of(bytes, most);
+    let head = head::read(&mut stream, Limits::DEFAULT.head, |_| true);
+    let head = head.await.ok()?;
+    assert!(head.bytes.len() <= Limits::DEFAULT.head);
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+    assert_eq!(end.map(|end| end + 4), Some(head.bytes.len()));
+    Some((head.bytes.to_vec(), [&head.rest, stream.bytes].concat()))
+}
+
+/// A refusal can be shown to the operator, and is a whole answer in HTTP.
+fn is_told(refusal: &Refusal, answer: &str) {
+    is_shown(&refusal.to_string());
+    let Refusal::Answered(status, why) = refusal else {
+        assert_eq!((refusal, answer), (&Refusal::Left, ""));
+        return;
+    };
+    assert!(status.is_client_error());
+    let (head, body) = answer.split_once("\r\n\r\n").expect(answer);
+    assert_eq!(body, format!("{why}\n"));
+    let mut lines = head.split("\r\n");
+    let first = lines.next().unwrap_or_default();
+    assert!(first.starts_with(&format!("HTTP/1.1 {} ", status.as_u16())));
+    lines.clone().for_each(is_shown);
+    let length = format!("Content-Length: {}", body.len());
+    assert!(lines.any(|line| line == length), "{head}");
+}
+
+/// What was let in has what RFC 6455 4.2.1 asks for, as somebody reads it who knows nothing but lines.
+fn is_request(bytes: &[u8]) {
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+    let text = String::from_utf8_lossy(&bytes[..end.expect("an end")]);
+    let mut lines = text.split('\n').map(|line| line.trim_end_matches('\r'));
+    let words: Vec<_> = lines.next().unwrap_or_default().split(' ').collect();
+    assert!(
+        matches!(&*words, ["GET", _, "HTTP/1.1"]),
+        "the request line {words:?}"
+    );
+    let fields = lines.map(|line| line.split_once(':').expect(line));
+    let fields: Vec<_> = fields.collect();
+    let all = |name: &str| -> Vec<&str> {
+        let named = fields
+            .iter()
+            .filter(|(key, _)| key.eq_ignore_ascii_case(name));
+        named
+            .map(|(_, value)| value.trim_matches([' ', '\t']))
+            .collect()
+    };
+    let lists = |name: &str, word: &str| {
+        let all = all(name).join(",");
+        all.split(',')
+            .any(|one| one.trim().eq_ignore_ascii_case(word))
+    };
+    assert_eq!(all("host").len(), 1);
+    assert!(lists("upgrade", "websocket") && lists("connection", "upgrade"));
+    assert_eq!(all("sec-websocket-version"), ["13"]);
+    assert!(matches!(&*all("origin"), [] | [ORIGIN]));
+    let keys = all("sec-websocket-key");
+    assert_eq!(keys.len(), 1);
+    assert!(keys[0].len() == 24 && keys[0].ends_with("=="), "{keys:?}");
+}
