@@ -1,5 +1,5 @@
 //! Bytes that nobody would think of, for what a stranger's bytes meet first. Each target has examples in
-//! `corpus`, made by hand or found by libFuzzer (CONTRIBUTING.md says how). Here all of them are judged,
+//! `corpus`, made by hand; libFuzzer looks for more (CONTRIBUTING.md says how). Here all of them are judged,
 //! and then as many as `FUZZ_CASES` says that are made of them by a few changes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
