@@ -8,6 +8,7 @@
 
 use crate::proc::{Cpu, resident_kib};
 use crate::scenario::{Load, Order, Outcome, Pace, percentile};
+use crate::slow::Slow;
 use crate::tls::{self, Link, READ};
 use crate::wire::{ACCEPT, CLOSE, MASK, REQUEST, head, masked_frame, number};
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
@@ -36,6 +37,9 @@ const SLOTS: usize = 1 << 16;
 /// Instead of a number that no line of this sender may have here. No run sends so many lines.
 const FOREIGN: u32 = u32::MAX - 1;
 
+/// A prime, so that it is never the same line of a batch, or the same receiver, that is timed.
+const SAMPLE: u64 = 61;
+
 /// Lines in flight in each of several rooms.
 pub const BURST: usize = 32;
 
@@ -50,8 +54,14 @@ pub fn run(order: &Order) -> Outcome {
             senders,
             line,
             pace,
-        } => Room::enter(order, rooms, clients, senders, line)
-            .and_then(|room| room.measure(order, pace)),
+            slow,
+        } => slow
+            .then(|| Slow::enter(order.ports[0]))
+            .transpose()
+            .and_then(|slow| {
+                let room = Room::enter(order, rooms, clients, senders, line)?;
+                room.measure(order, pace, slow)
+            }),
         Load::Idle { clients } => idle(order, clients),
         Load::Handshakes => handshakes(order),
         Load::Start => Err("needs no load generator".to_owned()),
@@ -227,8 +237,17 @@ struct Room {
     started: Instant,
     /// When bytes were last read.
     read_at: Instant,
-    /// In milliseconds, one a delivery; only collected when lines are paced.
-    latencies: Option<Vec<f64>>,
+    timed: Timed,
+    /// In milliseconds, one for each delivery that is timed.
+    latencies: Vec<f64>,
+}
+
+/// Which deliveries are timed.
+enum Timed {
+    None,
+    /// One in `SAMPLE`.
+    Some,
+    All,
 }
 
 impl Room {
@@ -315,7 +334,8 @@ impl Room {
             deliveries: 0,
             started,
             read_at: started,
-            latencies: None,
+            timed: Timed::None,
+            latencies: vec![],
         };
         room.settle(SETTLE)?;
         Ok(room)
@@ -331,7 +351,7 @@ impl Room {
     }
 
     /// Warms up, counts, then waits for every line still in flight.
-    fn measure(mut self, order: &Order, pace: Pace) -> Check<Outcome> {
+    fn measure(mut self, order: &Order, pace: Pace, slow: Option<Slow>) -> Check<Outcome> {
         let start = Instant::now();
         let count_from = start + Duration::from_millis(order.warm_up_ms);
         let mut counted = None;
@@ -340,7 +360,11 @@ impl Room {
             let now = Instant::now();
             if counted.is_none() && now >= count_from {
                 counted = Some((now, Cpu::now(order)?, self.deliveries));
-                self.latencies = (!matches!(pace, Pace::Window(_))).then(Vec::new);
+                self.timed = match pace {
+                    Pace::Window(_) if slow.is_none() => Timed::None,
+                    Pace::Window(_) => Timed::Some,
+                    _ => Timed::All,
+                };
             }
             if let Some((since, cpu, before)) = &counted {
                 let seconds = (now - *since).as_secs_f64();
@@ -369,14 +393,21 @@ impl Room {
         if let Some(nats) = cores.nats {
             outcome.values.insert("nats_cpu".to_owned(), nats);
         }
-        if let Some(mut latencies) = self.latencies.take() {
-            latencies.sort_by(f64::total_cmp);
-            outcome
-                .values
-                .insert("p50_ms".to_owned(), percentile(&latencies, 0.5));
-            outcome
-                .values
-                .insert("p99_ms".to_owned(), percentile(&latencies, 0.99));
+        self.latencies.sort_by(f64::total_cmp);
+        if !self.latencies.is_empty() {
+            for (key, share) in [
+                ("p50_ms", 0.5),
+                ("p99_ms", 0.99),
+                ("p99.9_ms", 0.999),
+                ("longest_ms", 1.0),
+            ] {
+                let value = percentile(&self.latencies, share);
+                outcome.values.insert(key.to_owned(), value);
+            }
+        }
+        if let Some(slow) = slow {
+            let lost = slow.lost() as f64;
+            outcome.values.insert("slow_lost".to_owned(), lost);
         }
         Ok(outcome)
     }
@@ -586,8 +617,14 @@ impl Room {
         self.missing[slot] -= 1;
         self.in_flight -= usize::from(self.missing[slot] == 0);
         self.deliveries += 1;
-        if let Some(latencies) = &mut self.latencies {
-            latencies.push((self.read_at - self.sent[slot]).as_secs_f64() * 1000.0);
+        let is_timed = match self.timed {
+            Timed::None => false,
+            Timed::Some => self.deliveries.is_multiple_of(SAMPLE),
+            Timed::All => true,
+        };
+        if is_timed {
+            let latency = self.read_at - self.sent[slot];
+            self.latencies.push(latency.as_secs_f64() * 1000.0);
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 //!
 //! This file: the scenarios, the flags and the order of the runs. `load` (with `wire` and `proc`) makes
 //! the clients and counts, in a process of its own; `tls` has what both ends need for TLS; `peers` and `start` start and end the servers;
-//! `report` and `chart` tell the results.
+//! `report` and `chart` tell the results; `slow` makes those who do not read as they should.
 
 mod chart;
 mod load;
@@ -10,6 +10,7 @@ mod peers;
 mod proc;
 mod report;
 mod scenario;
+mod slow;
 mod start;
 mod tls;
 mod wire;
@@ -66,6 +67,14 @@ const COST: &[Metric] = &[
 const LOG: &[Metric] = &[RATE[0], ("nats_cpu", "cores that NATS keeps busy")];
 const EACH: &[Metric] = &[("ns_per_delivery", "ns per delivery")];
 const MEMORY: &[Metric] = &[("kib_per_connection", "KiB per connection")];
+const BESIDE: &[Metric] = &[
+    RATE[0],
+    LATENCY[0],
+    LATENCY[1],
+    ("p99.9_ms", "p99.9, ms"),
+    ("longest_ms", "longest, ms"),
+    ("slow_lost", "of the 12, disconnected"),
+];
 const LATENCY: &[Metric] = &[("p50_ms", "p50, ms"), ("p99_ms", "p99, ms")];
 const PACED: &[Metric] = &[
     LATENCY[0],
@@ -85,8 +94,9 @@ fn scenarios(quick: bool) -> Vec<Scenario> {
     let new = |id, what, metrics, load| Scenario { id, what, load, metrics, tls: false, logs: false };
     let tls = |id, what, metrics, load| Scenario { id, what, load, metrics, tls: true, logs: false };
     let logs = |id, what, metrics, load| Scenario { id, what, load, metrics, tls: false, logs: true };
-    let room = |clients, senders, line, pace| Load::Room { rooms: 1, clients, senders, line, pace };
-    let rooms = |rooms, each| Load::Room { rooms, clients: rooms * each, senders: rooms, line: 64, pace: Window(load::BURST * rooms) };
+    let room = |clients, senders, line, pace| Load::Room { rooms: 1, clients, senders, line, pace, slow: false };
+    let beside_slow = Load::Room { rooms: 1, clients: 100, senders: 1, line: 64, pace: Window(32), slow: true };
+    let rooms = |rooms, each| Load::Room { rooms, clients: rooms * each, senders: rooms, line: 64, pace: Window(load::BURST * rooms), slow: false };
     let idle = |clients| Load::Idle { clients };
     let all = [
         new("A", "100 clients, 1 sender, window 32", RATE, room(100, 1, 64, Window(32))),
@@ -95,6 +105,7 @@ fn scenarios(quick: bool) -> Vec<Scenario> {
         new("D", "100 clients, 100 senders, window 100", RATE, room(100, 100, 64, Window(100))),
         new("E", "A with 16,000-byte lines", RATE, room(100, 1, 16_000, Window(32))),
         new("F", "1,000 clients, 100 lines a second", PACED, room(1000, 100, 64, PerSecond(100))),
+        new("S", "A beside a stuck reader, a trickler and ten slow readers", BESIDE, beside_slow),
         new("idle-200", "200 connections", MEMORY, idle(200)),
         new("idle-1000", "1,000 connections", MEMORY, idle(1000)),
         new("idle-10000", "10,000 connections", MEMORY, idle(10_000)),
@@ -129,7 +140,7 @@ const USAGE: &str = "\
 usage: cargo run --release --manifest-path bench/Cargo.toml [-- FLAGS]
 
   --quick          less than a minute: three servers, nine short scenarios, one run
-  --only A,idle    these scenarios (A to F, idle, handshakes, scale, rooms, lone, tls, start; nats)
+  --only A,idle    these scenarios (A to F, S, idle, handshakes, scale, rooms, lone, tls, start; nats)
   --peers A,B      these servers (chat-pair, bare, tokio-tungstenite, axum, ws, websockets;
                    for nats: memory, store, nats-1, nats-3)
   --runs N         runs of each (5)
@@ -328,7 +339,12 @@ fn measure(
         return start::measure(peer);
     }
     let server = peer.start(load.clients(), certificate)?;
-    let (warm_up_ms, counted_ms) = if quick { (150, 700) } else { (500, 3000) };
+    let (warm_up_ms, counted_ms) = match load {
+        _ if quick => (150, 700),
+        // Long enough for a server to find out who is slow.
+        Load::Room { slow: true, .. } => (500, 10_000),
+        _ => (500, 3000),
+    };
     let order = Order {
         load: load.clone(),
         ports: server.ports.clone(),

@@ -7,13 +7,15 @@ use std::path::PathBuf;
 #[derive(Clone, Serialize, Deserialize)]
 pub enum Load {
     /// `clients` dealt out over `rooms`; the first `senders` of them take turns to send lines of `line`
-    /// bytes. With more than one room, each has one sender.
+    /// bytes. With more than one room, each has one sender. With `slow`, those of [`crate::slow`] are there
+    /// as well, and are not counted.
     Room {
         rooms: usize,
         clients: usize,
         senders: usize,
         line: usize,
         pace: Pace,
+        slow: bool,
     },
     /// Connections that say nothing.
     Idle { clients: usize },
