@@ -23,6 +23,7 @@
 //!
 //! Around it, on the server:
 //!
+//! - [`server::codec`]: what a client sends, as messages; its buffer is there only while it is needed
 //! - [`server::writer`]: the one way out to a client, and how fast it takes what is sent
 //! - [`server::entrance`], [`server::handshake`], [`protocol::head`]: from a stranger's stream to a
 //!   connection in a room, or a refusal

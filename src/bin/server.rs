@@ -10,7 +10,7 @@ use chat_pair::flags;
 use chat_pair::os::{Stop, describe};
 use chat_pair::server::addresses::{Addresses, Counted};
 use chat_pair::server::ended::Ended;
-use chat_pair::server::entrance::Entrance;
+use chat_pair::server::entrance::{Entrance, Guest};
 use chat_pair::server::flags::Server as Flags;
 use chat_pair::server::handshake;
 use chat_pair::server::limits::Limits;
@@ -155,20 +155,23 @@ async fn connection(
     let address = address.to_string();
     let crowded = counted.too_many.then_some(handshake::CROWDED);
     let no_place = full.then_some(handshake::FULL).or(crowded);
-    let admitted = tokio::select! {
+    let Guest {
+        mut connection,
+        mut member,
+        mut pass,
+    } = tokio::select! {
         // Boxed, so that the memory of a handshake is not kept as long as the connection.
-        admitted = Box::pin(entrance.admit(stream, &address, no_place)) => admitted,
+        admitted = Box::pin(entrance.admit(stream, &address, no_place)) => match admitted {
+            Ok(guest) => guest,
+            Err(refusal) if refusal.concerns_operator() => {
+                return log.warn_of_stranger(format_args!("{address} {refusal}"));
+            }
+            Err(_) => return,
+        },
         _ = closing.changed() => return,
     };
     drop(entering);
-    let (mut connection, mut member, mut pass) = match admitted {
-        Ok(guest) => (guest.connection, guest.member, guest.pass),
-        Err(refusal) if refusal.concerns_operator() => {
-            return log.warn_of_stranger(format_args!("{address} {refusal}"));
-        }
-        Err(_) => return,
-    };
-    let (identity, stopping) = (&member.identity, closing.changed());
+    let (identity, stopping) = (&member.identity, pin!(closing.changed()));
     let announced = log.announce(identity);
     let heard = &mut member.subscription;
     let relay = connection.relay(identity, member.speaker, heard, log, limits, stopping);

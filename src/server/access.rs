@@ -246,13 +246,21 @@ impl Pass {
     /// Waits until it could not come in any more as it did, and returns what to close with: its
     /// token is gone or has another name, or its name is another token's now.
     pub async fn revoked(&mut self) -> Fault {
-        if let Some(bearer) = &mut self.0 {
-            while bearer.tokens.changed().await.is_ok() {
-                let tokens = bearer.tokens.borrow_and_update();
-                let name = tokens.name(&bearer.token, bearer.wished.as_ref());
-                if name.as_ref() != Ok(&bearer.name) {
-                    return REVOKED;
-                }
+        match &mut self.0 {
+            // Boxed, since the others should not keep room for it.
+            Some(bearer) => Box::pin(bearer.revoked()).await,
+            None => pending().await,
+        }
+    }
+}
+
+impl Bearer {
+    async fn revoked(&mut self) -> Fault {
+        while self.tokens.changed().await.is_ok() {
+            let tokens = self.tokens.borrow_and_update();
+            let name = tokens.name(&self.token, self.wished.as_ref());
+            if name.as_ref() != Ok(&self.name) {
+                return REVOKED;
             }
         }
         pending().await

@@ -4,25 +4,24 @@
 //! Reading and writing are two loops beside each other, and neither waits for the other: a client
 //! that reads slowly is still listened to, and one whose lines have to wait still hears.
 //!
-//! The WebSocket library reads from the socket, but never writes to it: what it has to send by
-//! itself, which are the answers to pings, it writes into memory. So there is one place that
-//! writes, and frames can never end up inside each other.
+//! The WebSocket library never writes to the socket: what it has to send by itself, which are the
+//! answers to pings, it writes into memory ([`codec`](crate::server::codec)). So there is one place
+//! that writes, and frames can never end up inside each other.
 
 use std::future::pending;
-use std::io::Cursor;
 use std::pin::{Pin, pin};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
-use futures_util::{FutureExt, SinkExt, StreamExt};
-use tokio::io::{AsyncRead, AsyncWrite, Chain, Join};
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_websockets::{CloseCode, Error, Message, WebSocketStream};
+use tokio_websockets::{CloseCode, Error, Message};
 
 use crate::protocol::close;
 use crate::protocol::keepalive::{Alarm, Keepalive};
 use crate::protocol::line;
 use crate::server::batch::Lines;
+use crate::server::codec::Codec;
 use crate::server::ended::Ended;
 use crate::server::frame;
 use crate::server::identity::Identity;
@@ -31,15 +30,6 @@ use crate::server::log::Log;
 use crate::server::rate::Rate;
 use crate::server::room::{Closed, Speaker, Subscription};
 use crate::server::writer::{Pongs, Writer, Written};
-
-/// The WebSocket library on a stream of our own making:
-///
-/// ```text
-/// what was read too far during the handshake, then the socket --> library --> a vector
-/// ```
-///
-/// A vector is never full, so the library never has to wait when it writes.
-pub type Codec<R> = WebSocketStream<Join<Chain<Cursor<Bytes>, R>, Vec<u8>>>;
 
 /// An open connection to one client.
 #[derive(Debug)]
@@ -64,11 +54,10 @@ where
         subscription: &mut Subscription,
         log: &Log,
         limits: &Limits,
-        stopping: impl Future,
+        stopping: Pin<&mut impl Future>,
     ) -> Ended {
         let keepalive = Mutex::new(Keepalive::new(limits.quiet));
         let pongs = Pongs::default();
-        let stopping = pin!(stopping);
         let replaced = speaker.replaced();
         let reader = Reader {
             codec: &mut self.codec,
@@ -104,13 +93,13 @@ where
     /// ready when the client has sent a Close. That is never flushed: to the client it would mean
     /// that all of its lines were taken, and the room may have refused the last ones.
     pub async fn close(&mut self, code: CloseCode, reason: &str, limits: &Limits) {
-        let pongs = std::mem::take(self.codec.get_mut().writer_mut());
+        let pongs = std::mem::take(self.codec.pongs());
         self.writer.push([pongs.into(), frame::close(code, reason)]);
         let goodbye = async {
             if self.writer.flush(pending()).await == Written::All
                 && self.writer.shutdown().await.is_ok()
             {
-                close::discard(self.codec.get_mut()).await;
+                close::discard(self.codec.socket()).await;
             }
         };
         // Who does not take the goodbye in time does without.
@@ -134,7 +123,12 @@ where
         writer.distrust();
     }
     loop {
-        match writer.flush(subscription.congested()).await {
+        let written = match writer.flush_now() {
+            Some(written) => written,
+            // Boxed, since it is rare, and an idle connection should not keep room for it.
+            None => Box::pin(writer.flush(subscription.congested())).await,
+        };
+        match written {
             Written::All => {}
             Written::TooSlow => {
                 // What is left is written without anybody waiting for it.
@@ -203,28 +197,32 @@ where
 {
     /// Runs until the client ends. When the server stops, nothing that was read is left unsaid,
     /// unless the room refused it, and what comes later is thrown away.
-    async fn read(mut self) -> Ended {
-        while !self.stopped {
-            let message = tokio::select! {
-                message = self.codec.next() => message,
-                _ = &mut self.stopping => break,
-            };
-            if self.rate.as_mut().is_some_and(Rate::was_used_up) {
-                // This may have been sent long ago, before the client had to wait.
-                lock(self.keepalive).excuse();
-            } else {
-                lock(self.keepalive).heard();
+    #[allow(clippy::manual_async_fn)] // which would keep room for `self` twice
+    fn read(mut self) -> impl Future<Output = Ended> {
+        async move {
+            while !self.stopped {
+                let message = tokio::select! {
+                    message = self.codec.next() => message,
+                    _ = &mut self.stopping => break,
+                };
+                if self.rate.as_mut().is_some_and(Rate::was_used_up) {
+                    // This may have been sent long ago, before the client had to wait.
+                    lock(self.keepalive).excuse();
+                } else {
+                    lock(self.keepalive).heard();
+                }
+                // Boxed, so that a client that says nothing keeps no room for it.
+                match Box::pin(self.take_all(message)).await {
+                    Ok(()) => {}
+                    Err(Ended::Stopped) => break,
+                    Err(ended) => return ended,
+                }
             }
-            match self.take_all(message).await {
-                Ok(()) => {}
-                Err(Ended::Stopped) => break,
-                Err(ended) => return ended,
-            }
+            drop(self.speaker);
+            close::discard(self.codec.socket()).await;
+            // The loop that writes ends the connection, when the room has.
+            pending().await
         }
-        drop(self.speaker);
-        close::discard(self.codec.get_mut()).await;
-        // The loop that writes ends the connection, when the room has.
-        pending().await
     }
 
     /// Takes a message and those that are there already, and says their lines in the room. It stops
@@ -297,7 +295,7 @@ where
 
     /// Hands the pongs over that the library has written, if they are `least` bytes or more.
     async fn send_pongs(&mut self, least: usize) {
-        let written = self.codec.get_mut().writer_mut();
+        let written = self.codec.pongs();
         if written.len() >= least {
             self.pongs.put(std::mem::take(written)).await;
         }

@@ -6,19 +6,19 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::Cursor;
 
 use bytes::Bytes;
 use http::header::SEC_WEBSOCKET_PROTOCOL;
 use http::{HeaderValue, StatusCode, Uri};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Join, join};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Join, join};
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_websockets::{Limits as WsLimits, ServerBuilder};
+use tokio_websockets::ServerBuilder;
 
 use crate::protocol::close;
 use crate::protocol::head::{self, Fields, Head, HeadError};
 use crate::protocol::line;
 use crate::protocol::token::{self, Token};
+use crate::server::codec::Codec;
 use crate::server::connection::Connection;
 use crate::server::limits::Limits;
 use crate::server::writer::Writer;
@@ -356,9 +356,9 @@ fn forbid(origin: &str) -> Refusal {
     Refusal::Answered(StatusCode::FORBIDDEN, why.into())
 }
 
-/// Opens the WebSocket. The library reads a request of our own writing and then the socket, and
-/// writes its answer into memory, from where the connection's writer sends it first of all. `None`
-/// when the library does not agree, which our own request gives it no reason for.
+/// Opens the WebSocket. The library reads a request of our own writing, and writes its answer into
+/// memory, from where the connection's writer sends it first of all. `None` when the library does not
+/// agree, which our own request gives it no reason for.
 async fn upgrade<R, W>(
     stream: Join<R, W>,
     request: &Request,
@@ -374,17 +374,16 @@ where
         "GET / HTTP/1.1\r\nHost: chat\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
     );
-    let bytes = Bytes::from([request.as_bytes(), rest].concat());
-    let (reader, socket) = stream.into_inner();
-    let ws_limits = WsLimits::default().max_payload_len(Some(limits.message));
-    let mut server = ServerBuilder::new().limits(ws_limits);
+    let mut server = ServerBuilder::new();
     if *chat {
         let chosen = HeaderValue::from_static(CHAT);
         server = server.add_header(SEC_WEBSOCKET_PROTOCOL, chosen).ok()?;
     }
-    let stream = join(Cursor::new(bytes).chain(reader), Vec::new());
-    let (_, mut codec) = server.accept(stream).await.ok()?;
-    let answer = std::mem::take(codec.get_mut().writer_mut());
+    let mut answer = Vec::new();
+    let memory = join(request.as_bytes(), &mut answer);
+    server.accept(memory).await.ok()?;
+    let (reader, socket) = stream.into_inner();
+    let codec = Codec::new(reader, rest, limits.message);
     let mut writer = Writer::new(socket, limits);
     writer.push([answer.into()]);
     Some(Connection { codec, writer })

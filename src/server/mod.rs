@@ -2,8 +2,8 @@
 //!
 //! - [`listener`], [`socket`], [`handshake`]: from the socket to a connection, or a refusal;
 //!   [`entrance`]: all that a stranger has to pass
-//! - [`connection`]: one client's connection, as two loops; [`writer`]: its way out; [`ended`]: why it
-//!   ended
+//! - [`connection`]: one client's connection, as two loops; [`codec`]: its way in; [`writer`]: its way
+//!   out; [`ended`]: why it ended
 //! - [`room`]: what all connections share; [`batch`] and [`frame`]: what travels through it
 //! - [`identity`], [`log`]: how a client is called, and what the operator reads
 //! - [`rooms`], [`name`], [`presence`]: names, rooms, and who is here, which may be passed by
@@ -20,6 +20,7 @@
 pub mod access;
 pub mod addresses;
 pub mod batch;
+pub mod codec;
 pub mod connection;
 pub mod ended;
 pub mod entrance;

@@ -63,29 +63,31 @@ where
         self.unwritten.extend(frames);
     }
 
+    /// Writes what was pushed, as far as the system takes it at once. `None` when something is left.
+    pub fn flush_now(&mut self) -> Option<Written> {
+        while !self.unwritten.is_empty() {
+            let written = self.write_now()?;
+            if let Err(end) = self.advance(&written) {
+                return Some(end);
+            }
+        }
+        Some(Written::All)
+    }
+
     /// Writes what was pushed. `congested` returns when others have to wait for this client: then
     /// this gives up if the client is too slow for that. May be cancelled: the rest can be written
     /// later.
     pub async fn flush(&mut self, congested: impl Future<Output = ()>) -> Written {
         let mut congested = pin!(congested);
-        while !self.unwritten.is_empty() {
-            let written = match self.write_now() {
-                Some(written) => written,
-                // Boxed, since it is rare, and an idle connection should not keep room for it.
-                None => match Box::pin(self.wait_to_write(congested.as_mut())).await {
-                    Ok(written) => written,
-                    Err(late) => return late,
-                },
-            };
-            match written {
-                Ok(n @ 1..) => {
-                    self.pace.earn(n);
-                    self.advance(n);
-                }
-                _ => return Written::Broken,
+        loop {
+            if let Some(written) = self.flush_now() {
+                return written;
+            }
+            let waited = self.wait_to_write(congested.as_mut()).await;
+            if let Err(end) = waited.and_then(|written| self.advance(&written)) {
+                return end;
             }
         }
-        Written::All
     }
 
     /// Whether the client has used some of its credit.
@@ -162,8 +164,12 @@ where
         written
     }
 
-    /// Takes `n` written bytes off what waits.
-    fn advance(&mut self, mut n: usize) {
+    /// Takes what was written off what waits.
+    fn advance(&mut self, written: &io::Result<usize>) -> Result<(), Written> {
+        let Ok(mut n @ 1..) = *written else {
+            return Err(Written::Broken);
+        };
+        self.pace.earn(n);
         let mut whole = 0;
         for bytes in &mut self.unwritten {
             if n < bytes.len() {
@@ -174,6 +180,7 @@ where
             whole += 1;
         }
         self.unwritten.drain(..whole);
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 //! waits, it jumps to the next deadline. So no wait takes time, and none has one of its own.
 
 use std::future::pending;
+use std::pin::pin;
 use std::sync::Arc;
 
 use chat_pair::server::ended::Ended;
@@ -103,7 +104,14 @@ async fn connect_asking(
         .unwrap();
         let name = Identity::of("name");
         connection
-            .relay(&name, speaker, &mut subscription, &log, &limits, stopping)
+            .relay(
+                &name,
+                speaker,
+                &mut subscription,
+                &log,
+                &limits,
+                pin!(stopping),
+            )
             .await
     });
     far.write_all(REQUEST.as_bytes()).await.unwrap();
