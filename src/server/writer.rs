@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::sync::Notify;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep_until};
 
@@ -125,6 +125,9 @@ where
 
     /// Offers all that waits to the system, in one call.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let [only] = &self.unwritten[..] {
+            return Pin::new(&mut self.socket).poll_write(cx, only);
+        }
         // On the stack, not in the future, which is kept for each connection.
         let mut slices = [IoSlice::new(&[]); SLICES];
         let count = self.unwritten.len().min(SLICES);
@@ -184,31 +187,41 @@ where
     }
 }
 
-/// Pongs on their way from the loop that reads to the loop that writes.
+/// Pongs on their way from the loop that reads to the loop that writes. Both are in one task, so there
+/// is one waker: whatever has changed, that task looks again.
 #[derive(Debug, Default)]
 pub struct Pongs {
     frames: Mutex<Vec<u8>>,
-    changed: Notify,
+    task: AtomicWaker,
 }
 
 impl Pongs {
     /// Hands frames over, as soon as those before them were taken: a client that sends pings and
     /// does not read is not read any more.
     pub async fn put(&self, frames: Vec<u8>) {
-        while !self.frames().is_empty() {
-            self.changed.notified().await;
-        }
-        *self.frames() = frames;
-        self.changed.notify_one();
+        *self.when(Vec::is_empty).await = frames;
+        self.task.wake();
     }
 
     /// Waits for frames. May be cancelled: nothing is lost.
     pub async fn take(&self) -> Bytes {
-        while self.frames().is_empty() {
-            self.changed.notified().await;
-        }
-        self.changed.notify_one();
-        std::mem::take(&mut *self.frames()).into()
+        let frames = std::mem::take(&mut *self.when(|frames| !frames.is_empty()).await);
+        self.task.wake();
+        frames.into()
+    }
+
+    /// Waits until the frames are as they should be.
+    async fn when(&self, ready: impl Fn(&Vec<u8>) -> bool) -> MutexGuard<'_, Vec<u8>> {
+        poll_fn(|cx| {
+            self.task.register(cx.waker());
+            let frames = self.frames();
+            if ready(&frames) {
+                Poll::Ready(frames)
+            } else {
+                Poll::Pending
+            }
+        })
+        .await
     }
 
     fn frames(&self) -> MutexGuard<'_, Vec<u8>> {
