@@ -2,6 +2,7 @@
 //! answered, and it is closed with the code that RFC 6455 has for what it did.
 
 use std::future::pending;
+use std::pin::pin;
 use std::sync::OnceLock;
 
 use chat_pair::protocol::line::{clean, lines};
@@ -76,17 +77,11 @@ async fn converse(bytes: &[u8], most: usize) -> (Vec<String>, Vec<u8>) {
     };
     let enter = async |_: &_| room.enter_as(None);
     let reader = Pieces::of(&sent, most);
-    let accepted = accept(reader, &mut answer, rules, enter, &LIMITS).await;
+    let accepted = accept(reader, &mut answer, rules, || Ok(()), enter, &LIMITS).await;
     let (mut connection, (speaker, mut heard, _)) = accepted.expect("a connection");
     let identity = Identity::of("ana");
-    let ended = connection.relay(
-        &identity,
-        speaker,
-        &mut heard,
-        log,
-        &LIMITS,
-        pending::<()>(),
-    );
+    let never = pin!(pending::<()>());
+    let ended = connection.relay(&identity, speaker, &mut heard, log, &LIMITS, never);
     let ended = ended.await;
     is_shown(&ended.to_string());
     if let Some((code, reason)) = ended.goodbye() {

@@ -2,9 +2,10 @@
 //! also when it is read by other eyes.
 
 use chat_pair::protocol::head;
-use chat_pair::server::handshake::{Refusal, Request, Rules, accept};
+use chat_pair::server::handshake::{Method, Refusal, Request, Rules, accept};
 use chat_pair::server::limits::Limits;
 use chat_pair::server::rooms::wanted;
+use http::StatusCode;
 use tokio::time::Instant;
 
 use super::{Pieces, is_shown, run};
@@ -40,7 +41,7 @@ async fn answer(bytes: &[u8], most: usize) -> (Result<(), Refusal>, String) {
     };
     let enter = async |request: &Request| wanted(&request.target).map(drop);
     let reader = Pieces::of(bytes, most);
-    let accepted = accept(reader, &mut answer, rules, enter, &limits).await;
+    let accepted = accept(reader, &mut answer, rules, || Ok(()), enter, &limits).await;
     let judged = accepted.map(drop);
     (judged, String::from_utf8(answer).expect("text"))
 }
@@ -59,18 +60,25 @@ async fn cut(bytes: &[u8], most: usize) -> Option<(Vec<u8>, Vec<u8>)> {
 /// A refusal can be shown to the operator, and is a whole answer in HTTP.
 fn is_told(refusal: &Refusal, answer: &str) {
     is_shown(&refusal.to_string());
-    let Refusal::Answered(status, why) = refusal else {
-        assert_eq!((refusal, answer), (&Refusal::Left, ""));
-        return;
+    let (status, text) = match refusal {
+        Refusal::Answered(status, why) => {
+            assert!(status.is_client_error());
+            (*status, format!("{why}\n"))
+        }
+        Refusal::Asked(_) => (StatusCode::OK, "ok\n".to_owned()),
+        _ => return assert_eq!((refusal, answer), (&Refusal::Left, "")),
     };
-    assert!(status.is_client_error());
     let (head, body) = answer.split_once("\r\n\r\n").expect(answer);
-    assert_eq!(body, format!("{why}\n"));
+    let expected = match refusal {
+        Refusal::Asked(Method::Head) => "",
+        _ => &text,
+    };
+    assert_eq!(body, expected);
     let mut lines = head.split("\r\n");
     let first = lines.next().unwrap_or_default();
     assert!(first.starts_with(&format!("HTTP/1.1 {} ", status.as_u16())));
     lines.clone().for_each(is_shown);
-    let length = format!("Content-Length: {}", body.len());
+    let length = format!("Content-Length: {}", text.len());
     assert!(lines.any(|line| line == length), "{head}");
 }
 
