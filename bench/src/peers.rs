@@ -115,16 +115,21 @@ pub fn find(id: &str, ready_server: Option<&Path>) -> Result<Peer, String> {
     }
 }
 
-/// Builds binaries of a crate in release mode; returns the path of the one called `wanted`.
+/// Builds binaries of a crate, as this program was built; returns the path of the one called `wanted`.
 fn build(root: &Path, binaries: &[&str], wanted: &str, flags: &[&str]) -> Result<PathBuf, String> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-    cargo.args([
-        "build",
-        "--release",
-        "--message-format=json-render-diagnostics",
-        "--manifest-path",
-    ]);
+    cargo.args(["build", "--message-format=json-render-diagnostics"]);
+    if cfg!(debug_assertions) {
+        // Where this program is, most of it is built already.
+        let here = std::env::current_exe().unwrap_or_default();
+        if let Some(target) = here.parent().and_then(Path::parent) {
+            cargo.arg("--target-dir").arg(target);
+        }
+    } else {
+        cargo.arg("--release");
+    }
     cargo
+        .arg("--manifest-path")
         .arg(root.join("Cargo.toml"))
         .args(flags)
         .args(binaries.iter().flat_map(|binary| ["--bin", binary]));

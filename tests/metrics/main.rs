@@ -96,13 +96,17 @@ impl Watched {
 fn what_happens_is_counted() {
     let watched = Watched::start();
     let port = watched.server.port;
+    let build = format!(
+        "chat_build_info{{version=\"{}\"}}",
+        env!("CARGO_PKG_VERSION")
+    );
     watched.has(&[
+        (&build, 1),
         ("chat_healthy", 1),
         ("chat_open_connections", 0),
         ("chat_connections_total", 0),
         ("chat_rooms", 0),
         ("chat_sent_bytes_total", 0),
-        ("chat_build_info{version=\"0.1.0\"}", 1),
     ]);
     let mut others = Others::join(port);
     let eve = Raw::enter(port, "/?session=the-session-of-eve-000");
