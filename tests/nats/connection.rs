@@ -1,9 +1,9 @@
 //! What NATS may be like when the server starts: whatever it is, the operator hears it in one line, and
 //! the server tries again.
 
-use crate::Nats;
 use crate::support::raw::{Raw, health};
 use crate::support::{Port, Program, Server};
+use crate::{ANA, Nats};
 
 /// The server says this of its NATS.
 #[track_caller]
@@ -117,9 +117,12 @@ fn who_may_not_speak_is_told_what_is_missing() {
     };
     let url = format!("nats://ana:secret@127.0.0.1:{}", nats.port);
     let mut server = Server::with(&["--nats", &url]);
-    // The past of a room begins with a message.
-    let (status, _) = Raw::asking_for(server.port, "/").refusal();
-    assert_eq!(status, 503);
+    let mut ana = Raw::enter(server.port, "/");
+    ana.say("hello?");
+    assert_eq!(
+        ana.text(),
+        "* the chat is interrupted: lines are kept and sent later"
+    );
     let said = server.program.err_line();
     let start = format!(
         "server: cannot use NATS at {}: it does not allow this server what it needs: ",
@@ -127,6 +130,11 @@ fn who_may_not_speak_is_told_what_is_missing() {
     );
     assert!(said.starts_with(&start), "{said}");
     assert!(said.contains("chat.room."), "{said}");
+    // Whoever comes with a session, which all servers have to know of, is refused.
+    let target = format!("/?session={ANA}");
+    let (status, _) = Raw::asking_for(server.port, &target).refusal();
+    assert_eq!(status, 503);
+    drop(ana);
 }
 
 #[test]

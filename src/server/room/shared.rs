@@ -24,7 +24,7 @@ use crate::server::limits::Limits;
 use crate::server::sessions::{Asked, Hushed};
 use crate::server::store::nats::counts::Claim;
 use crate::server::store::nats::message::{self, Body, Head, INDEX, LINES, Part};
-use crate::server::store::nats::{At, Entry, RoomLog};
+use crate::server::store::nats::{At, Entry, RoomLog, Up};
 
 /// What those in a room hear when nothing goes to the stream or nothing comes from it.
 const WAITING: &str = "the chat is interrupted: lines are kept and sent later";
@@ -32,7 +32,9 @@ const WAITING: &str = "the chat is interrupted: lines are kept and sent later";
 /// How far a room has come in the log.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// What tells its past from all others: each begins with a message that says it. 0 before that.
+    /// When the stream was made.
+    created: Option<i128>,
+    /// What tells its pasts apart: nothing, unless it was cut back.
     salt: u64,
     /// The last message that was applied.
     last: Option<At>,
@@ -43,6 +45,8 @@ pub(super) struct Progress {
     /// The log does not have the last message any more that was applied, from this time: so it has to get
     /// another past before anything else, unless it has got one since.
     cut: Option<i128>,
+    /// The message of this server that gives it one.
+    renewal: Option<u64>,
     /// What is on its way to the stream. There is only one batch: so in the stream, no lines of an
     /// author can be missing before others.
     sent: Option<Sent>,
@@ -189,7 +193,7 @@ impl Room {
             let now = up.wait_for(Option::is_some).await.map(|up| *up);
             let Ok(Some(now)) = now else { return };
             tokio::select! {
-                _ = self.read(stored, log) => {}
+                _ = self.read(stored, log, now) => {}
                 _ = up.wait_for(|up| *up != Some(now)) => {}
             }
             self.state().progress.is_ready = false;
@@ -200,15 +204,12 @@ impl Room {
 
     /// Reads the stream from the last message on that was applied, or from where the room's last lines
     /// begin. Returns when it has to be read anew.
-    async fn read(&self, stored: &Stored, log: &RoomLog) -> Option<()> {
-        let mut expected = self.state().progress.last;
+    async fn read(&self, stored: &Stored, log: &RoomLog, now: Up) -> Option<()> {
+        let mut expected = self.state().begin_to_read(log, now);
         let begin = match expected {
             Some(at) => at.sequence,
             None => match log.nats.last(&log.subject).await.ok()? {
-                None => {
-                    self.state().begin_with_nothing();
-                    1
-                }
+                None => 1,
                 Some(last) => message::decode(&last.message)
                     .map_or(last.at.sequence, |(head, _)| (head.floor >> INDEX).max(1)),
             },
@@ -217,7 +218,7 @@ impl Room {
         if let Some(last) = expected
             && delivery.pending == 0
         {
-            if self.was_cut_back(log, last).await? {
+            if self.was_cut_back(log, last).await? && !log.nats.is_another(now).await? {
                 self.state().is_cut_back(log);
             }
             return None;
@@ -232,6 +233,10 @@ impl Room {
                 if entry.at == last {
                     continue;
                 }
+                // One that was made anew is begun with when that is known everywhere in this server.
+                if log.nats.is_another(now).await? {
+                    return None;
+                }
                 if entry.at.sequence <= last.sequence {
                     self.state().is_cut_back(log);
                     return None;
@@ -239,13 +244,6 @@ impl Room {
                 // The stream has forgotten what was to be read next.
                 self.state().skip_to(entry.at, log);
                 self.tell(stored, SOME_MISSED);
-                if message::decode(&entry.message)
-                    .is_some_and(|(head, _)| self.has_other_past(head))
-                {
-                    // It was made anew, and has grown longer than it was.
-                    self.state().progress.last = None;
-                    return None;
-                }
             }
             if entry.at.sequence <= self.state().progress.sequence() {
                 continue;
@@ -253,10 +251,6 @@ impl Room {
             self.take(stored, log, &entry, &mut is_first).await;
             stored.applied.notify_waiters();
         }
-    }
-
-    fn has_other_past(&self, head: Head) -> bool {
-        head.salt != self.state().progress.salt
     }
 
     /// Whether the stream does not have the last message that was applied, nor any behind it. In a
@@ -341,16 +335,14 @@ impl Room {
             }
             Body::Salt(salt) => {
                 state.progress.last = Some(at);
+                if is_own && state.progress.renewal == Some(head.number) {
+                    (state.progress.cut, state.progress.renewal) = (None, None);
+                }
                 if head.salt == state.progress.salt {
                     state.renew(log, salt, at);
-                    if is_own {
-                        state.progress.cut = None;
-                    }
                     drop(state);
-                    if head.salt != 0 {
-                        // What came since it was cut back was not said to those who are here.
-                        self.tell(stored, SOME_MISSED);
-                    }
+                    // What came since it was cut back was not said to those who are here.
+                    self.tell(stored, SOME_MISSED);
                 }
             }
         }
@@ -482,10 +474,16 @@ impl State {
         true
     }
 
-    /// There is nothing to read, and no past yet.
-    fn begin_with_nothing(&mut self) {
-        self.progress.salt = 0;
-        self.history.begin_at(0);
+    /// Begins to read: returns the message behind which that goes on, and which must come first. `None`
+    /// if nothing was read yet, or nothing of this stream.
+    fn begin_to_read(&mut self, log: &RoomLog, now: Up) -> Option<At> {
+        if self.progress.created != Some(now.created) {
+            self.progress.created = Some(now.created);
+            (self.progress.last, self.progress.cut) = (None, None);
+            self.history.begin_at(0);
+            self.set_past(log, 0);
+        }
+        self.progress.last
     }
 
     /// The first message that is read tells which past this is, and whether it is the first of all.
@@ -501,8 +499,8 @@ impl State {
         }
     }
 
-    /// The log does not have what was applied last: it was cut back, as after a power failure, or is
-    /// another one. Those who have a session are to come back before what it says of them is read again.
+    /// The log does not have what was applied last: it was cut back, as after a power failure. Those who
+    /// have a session are to come back before what it says of them is read again.
     fn is_cut_back(&mut self, log: &RoomLog) {
         let lost = self.progress.last.take().map(|last| last.time);
         self.progress.cut = self.progress.cut.max(lost);
@@ -510,23 +508,27 @@ impl State {
         self.forget_sessions(log);
     }
 
-    /// What gives a past to a log that has none, or another one if it was cut back.
+    /// What gives a log that was cut back another past.
     fn renewal(&mut self, log: &RoomLog) -> Option<(u64, Bytes)> {
-        if self.progress.salt != 0 && self.progress.cut.is_none() {
-            return None;
-        }
+        self.progress.cut?;
         let head = self.head(log);
-        let of = format!("{:x} {}", head.server, head.number);
-        let salt = log.nats.digest(&[&of]).max(1); // 0 stands for none
+        self.progress.renewal = Some(head.number);
+        let salt = log
+            .nats
+            .digest(&[&format!("{:x} {}", head.server, head.number)]);
         let message = message::encode(&head, &Body::Salt(salt));
         Some((head.number, message.into()))
     }
 
     /// From here on the log has another past than what was known of it.
     fn renew(&mut self, log: &RoomLog, salt: u64, at: At) {
-        self.progress.salt = salt;
         self.progress.cut.take_if(|lost| at.time > *lost);
-        let epoch = log.epoch(salt);
+        self.set_past(log, salt);
+    }
+
+    fn set_past(&mut self, log: &RoomLog, salt: u64) {
+        self.progress.salt = salt;
+        let epoch = log.epoch(self.progress.created.unwrap_or_default(), salt);
         self.history.renew(Some(format!("{epoch:016x}")));
         self.forget_sessions(log);
     }

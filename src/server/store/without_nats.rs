@@ -80,6 +80,12 @@ impl Nats {
     }
 
     /// Never called.
+    #[allow(clippy::unused_async)] // as the other one is
+    pub async fn is_another(&self, _then: Up) -> Option<bool> {
+        match *self {}
+    }
+
+    /// Never called.
     pub fn has_sent(&self, _took: Duration) {
         match *self {}
     }

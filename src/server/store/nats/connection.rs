@@ -303,7 +303,10 @@ impl Nats {
                         return Err(Trouble::Missing);
                     }
                     let made = shared.context.create_stream(&wanted).await;
-                    made.map_err(|error| self.not_made(&error))?
+                    made.map_err(|error| self.not_made(&error))?;
+                    // When several servers make it at once, NATS 2.9 may answer with a wrong time.
+                    let found = shared.context.get_stream(&shared.stream).await;
+                    found.map_err(|error| unanswered(&error))?
                 }
                 GetStreamErrorKind::JetStream(error) => return Err(self.refused(&error)),
                 _ => return Err(unanswered(&error)),
@@ -336,6 +339,9 @@ impl Nats {
             )));
         }
         let created = info.created.unix_timestamp_nanos();
+        if created <= 0 {
+            return Err(Trouble::NoAnswer); // It does not know yet.
+        }
         self.look_for_names(config.num_replicas).await?;
         Ok(created)
     }
@@ -502,6 +508,16 @@ impl Nats {
     pub fn has_sent(&self, took: Duration) {
         metrics::PUBLISHES.observe(took);
         self.0.told.tell(Part::Sending, None, &self.0.shown);
+    }
+
+    /// Whether the stream is another one than it was then. `None` if it cannot be known now.
+    pub async fn is_another(&self, then: Up) -> Option<bool> {
+        let found = self.0.context.get_stream(self.stream()).await.ok()?;
+        let is_another = found.cached_info().created.unix_timestamp_nanos() != then.created;
+        if is_another {
+            self.look_again();
+        }
+        Some(is_another)
     }
 
     /// The stream should be looked at.

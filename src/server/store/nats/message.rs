@@ -8,8 +8,7 @@
 //!         these (8), how many these are (4), how many bytes (4), and the lines as WebSocket frames
 //! claim   what is 1: a session (8) comes to a connection of this server, and says that so many of its
 //!         lines were taken (8)
-//! salt    what is 2: the room's past has this salt (8) from here on, if it has that of the head until
-//!         then, which is 0 at the beginning
+//! salt    what is 2: the room's epoch has this salt (8) from here on, if it has that of the head
 //! ```
 //!
 //! Who writes to the stream is trusted as these servers are; what cannot be read is another program's.
@@ -36,7 +35,7 @@ pub struct Head {
     pub server: u64,
     /// Which of its messages this is.
     pub number: u64,
-    /// The salt that the room's past has for it.
+    /// The salt that the room's epoch has for it.
     pub salt: u64,
     /// What is behind the last line that it does not keep any more.
     pub floor: u64,
@@ -56,7 +55,7 @@ pub enum Body<'a> {
         /// How many of its lines are known to be taken.
         sent: u64,
     },
-    /// The room's past has another salt from here on.
+    /// The room's epoch has another salt from here on.
     Salt(u64),
 }
 

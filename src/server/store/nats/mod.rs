@@ -82,8 +82,7 @@ pub struct Entry {
 pub struct Up {
     /// How often there was a connection: what was sent on an earlier one may be lost.
     pub round: u64,
-    /// When the stream was made, in nanoseconds of Unix time. NATS 2.9 may say something else later, so
-    /// this is no more than a reason to look.
+    /// When the stream was made, in nanoseconds of Unix time.
     pub created: i128,
 }
 
@@ -125,11 +124,12 @@ impl RoomLog {
         }
     }
 
-    /// The epoch of the room's past with this salt, which is in the stream: so all servers know the same,
-    /// whatever they saw of the stream before.
+    /// The epoch of the room in a stream that was made at this time. The salt is 0, unless the stream was
+    /// cut back: it tells what came after that from what was there before.
     #[must_use]
-    pub fn epoch(&self, salt: u64) -> u64 {
-        self.nats.digest(&["epoch", &self.room, &salt.to_string()])
+    pub fn epoch(&self, created: i128, salt: u64) -> u64 {
+        let of = ["epoch", &self.room, &created.to_string(), &salt.to_string()];
+        self.nats.digest(&of)
     }
 
     /// The author that a session is: the same on each server, and never that of a connection.
