@@ -36,13 +36,13 @@ impl History {
     }
 
     /// A session comes to a connection of some server. If it had one here, that learns of it, unless it
-    /// is this server.
-    pub fn claim(&mut self, session: u64, sent: u64, claim: Claim, is_own: bool, at: At) {
+    /// `stays`.
+    pub fn claim(&mut self, session: u64, sent: u64, claim: Claim, stays: bool, at: At) {
         let Some(counts) = &mut self.counts else {
             return;
         };
         counts.claim(session, sent, claim, at.sequence);
-        if !is_own && let Some(author) = counts.here(session).cloned() {
+        if !stays && let Some(author) = counts.here(session).cloned() {
             author.replace(ELSEWHERE);
             if let Some(key) = &author.key {
                 self.sessions.remove(key);

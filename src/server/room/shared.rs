@@ -219,7 +219,7 @@ impl Room {
             && delivery.pending == 0
         {
             if self.was_cut_back(log, last).await? && !log.nats.is_another(now).await? {
-                self.state().is_cut_back(log);
+                self.state().is_cut_back();
             }
             return None;
         }
@@ -238,7 +238,7 @@ impl Room {
                     return None;
                 }
                 if entry.at.sequence <= last.sequence {
-                    self.state().is_cut_back(log);
+                    self.state().is_cut_back();
                     return None;
                 }
                 // The stream has forgotten what was to be read next.
@@ -326,7 +326,9 @@ impl Room {
             }
             Body::Claim { session, sent } => {
                 let claim = (head.server, head.number);
-                state.history.claim(session, sent, claim, is_own, at);
+                // What is read once more of a log that was cut back is not so any more.
+                let stays = is_own || state.progress.cut.is_some();
+                state.history.claim(session, sent, claim, stays, at);
                 if is_own && let Some(waiting) = state.progress.claims.remove(&head.number) {
                     // An error means that nobody waits for it any more.
                     let _ = waiting.send(());
@@ -499,13 +501,10 @@ impl State {
         }
     }
 
-    /// The log does not have what was applied last: it was cut back, as after a power failure. Those who
-    /// have a session are to come back before what it says of them is read again.
-    fn is_cut_back(&mut self, log: &RoomLog) {
+    /// The log does not have what was applied last: it was cut back, as after a power failure.
+    fn is_cut_back(&mut self) {
         let lost = self.progress.last.take().map(|last| last.time);
         self.progress.cut = self.progress.cut.max(lost);
-        self.history.renew(None);
-        self.forget_sessions(log);
     }
 
     /// What gives a log that was cut back another past.
