@@ -209,7 +209,10 @@ impl Room {
         let begin = match expected {
             Some(at) => at.sequence,
             None => match log.nats.last(&log.subject).await.ok()? {
-                None => 1,
+                None => {
+                    self.state().begin_with_nothing(log);
+                    1
+                }
                 Some(last) => message::decode(&last.message)
                     .map_or(last.at.sequence, |(head, _)| (head.floor >> INDEX).max(1)),
             },
@@ -486,6 +489,14 @@ impl State {
             self.set_past(log, 0);
         }
         self.progress.last
+    }
+
+    /// There is nothing to read: that is the first past, as it is for who did not know another one.
+    fn begin_with_nothing(&mut self, log: &RoomLog) {
+        self.history.begin_at(0);
+        if self.progress.salt != 0 {
+            self.set_past(log, 0);
+        }
     }
 
     /// The first message that is read tells which past this is, and whether it is the first of all.
