@@ -3,8 +3,8 @@
 //! and when it begins to end (`sd_notify(3)`), and that it has not got stuck
 //! (`sd_watchdog_enabled(3)`). Where nobody asks for any of it, nothing happens.
 //!
-//! Looked at for what is told: `sd-notify` and `libsystemd`. Both wait while nobody reads it, so a
-//! service manager that stands still would hold up the chat.
+//! What is told is sent here and not by the crate `sd-notify`, since that waits while nobody reads it:
+//! so a service manager that stands still would hold up the chat.
 
 use std::env;
 use std::io;
