@@ -122,6 +122,12 @@ fn read(path: &Path, is_safe: impl FnOnce(&Metadata) -> bool) -> Result<Vec<u8>,
     Ok(bytes)
 }
 
+/// That a program cannot start, since the system does not give it what it needs.
+#[must_use]
+pub fn cannot_start(error: &io::Error) -> String {
+    format!("cannot start: {}", describe(error))
+}
+
 /// An error of the system without its number: "connection refused".
 #[must_use]
 pub fn describe(error: &io::Error) -> String {

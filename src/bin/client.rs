@@ -13,7 +13,7 @@ use chat_pair::client::format::Format;
 use chat_pair::client::limits::Limits;
 use chat_pair::client::session::Session;
 use chat_pair::flags;
-use chat_pair::os::{Stop, describe};
+use chat_pair::os::{Stop, cannot_start};
 use tokio::runtime::Builder;
 use tokio::time::sleep;
 
@@ -22,9 +22,9 @@ fn main() -> ExitCode {
         Ok(flags) => flags,
         Err(exit) => return exit,
     };
-    let ended = flags.address().and_then(|address| {
-        run(&flags, &address).map_err(|error| format!("cannot start: {}", describe(&error)))
-    });
+    let ended = flags
+        .address()
+        .and_then(|address| run(&flags, &address).map_err(|error| cannot_start(&error)));
     ended.unwrap_or_else(|line| {
         let _ = writeln!(io::stderr(), "client: {line}");
         ExitCode::FAILURE

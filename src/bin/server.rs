@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use chat_pair::flags;
-use chat_pair::os::{Stop, describe};
+use chat_pair::os::{Stop, cannot_start};
 use chat_pair::server::addresses::{Addresses, Counted};
 use chat_pair::server::ended::Ended;
 use chat_pair::server::entrance::{Entrance, Guest};
@@ -49,10 +49,6 @@ fn run(flags: Flags) -> Result<(), String> {
     runtime.event_interval(EVENT_INTERVAL);
     let runtime = runtime.build().map_err(|error| cannot_start(&error))?;
     runtime.block_on(serve(flags, service))
-}
-
-fn cannot_start(error: &io::Error) -> String {
-    format!("cannot start: {}", describe(error))
 }
 
 /// What the task of every connection needs.

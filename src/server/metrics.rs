@@ -13,14 +13,13 @@ pub mod exporter;
 pub mod exporter;
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::os::describe;
+use crate::os::cannot_start;
 use crate::server::ended::Ended;
 use crate::server::handshake::Refusal;
 use crate::server::log::Log;
@@ -252,8 +251,8 @@ impl fmt::Display for State<'_> {
 ///
 /// One line: the system does not allow it.
 pub fn tell_when_asked(rooms: &Arc<Rooms>, log: &Log) -> Result<(), String> {
-    let cannot = |error: io::Error| format!("cannot start: {}", describe(&error));
-    let mut asked = signal(SignalKind::user_defined1()).map_err(cannot)?;
+    let asked = signal(SignalKind::user_defined1());
+    let mut asked = asked.map_err(|error| cannot_start(&error))?;
     let (rooms, log) = (rooms.clone(), log.clone());
     tokio::spawn(async move {
         while asked.recv().await.is_some() {

@@ -19,7 +19,7 @@ use listenfd::ListenFd;
 use socket2::SockRef;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::os::describe;
+use crate::os::{cannot_start, describe};
 use crate::server::log::Log;
 
 /// What a service manager has passed, and whom to tell.
@@ -127,8 +127,4 @@ fn passed(sockets: &mut ListenFd) -> Result<Option<TcpListener>, String> {
         Some(tcp) if !SockRef::from(tcp).is_listener().unwrap_or(true) => Err(wrong.to_owned()),
         _ => Ok(socket),
     }
-}
-
-fn cannot_start(error: &io::Error) -> String {
-    format!("cannot start: {}", describe(error))
 }

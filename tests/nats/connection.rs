@@ -14,6 +14,16 @@ fn says(server: &mut Server, url: &str, why: &str) {
     assert_eq!(said, expected);
 }
 
+/// The server says that its NATS does not allow it this subject.
+#[track_caller]
+fn may_not(server: &mut Server, url: &str, subject: &str) {
+    let said = server.program.err_line();
+    let start =
+        format!("server: cannot use NATS at {url}: it does not allow this server what it needs: ");
+    assert!(said.starts_with(&start), "{said}");
+    assert!(said.contains(subject), "{said}");
+}
+
 /// Nobody gets in, and is told why.
 #[track_caller]
 fn refuses(server: &mut Server) {
@@ -96,13 +106,7 @@ fn who_may_not_use_it_is_told_what_is_missing() {
     server.stop_in_silence();
     let with_secret = format!("nats://ana:secret@127.0.0.1:{}", nats.port);
     let mut server = Server::with(&["--nats", &with_secret]);
-    let said = server.program.err_line();
-    let start = format!(
-        "server: cannot use NATS at {}: it does not allow this server what it needs: ",
-        nats.url()
-    );
-    assert!(said.starts_with(&start), "{said}");
-    assert!(said.contains("$JS.API.STREAM.INFO.chat"), "{said}");
+    may_not(&mut server, &nats.url(), "$JS.API.STREAM.INFO.chat");
     server.stop_in_silence();
 }
 
@@ -123,13 +127,7 @@ fn who_may_not_speak_is_told_what_is_missing() {
         ana.text(),
         "* the chat is interrupted: lines are kept and sent later"
     );
-    let said = server.program.err_line();
-    let start = format!(
-        "server: cannot use NATS at {}: it does not allow this server what it needs: ",
-        nats.url()
-    );
-    assert!(said.starts_with(&start), "{said}");
-    assert!(said.contains("chat.room."), "{said}");
+    may_not(&mut server, &nats.url(), "chat.room.");
     // Whoever comes with a session, which all servers have to know of, is refused.
     let target = format!("/?session={ANA}");
     let (status, _) = Raw::asking_for(server.port, &target).refusal();

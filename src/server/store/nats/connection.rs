@@ -235,10 +235,10 @@ impl Nats {
                         missing += 1;
                         String::new()
                     }
-                    Trouble::NoAnswer => hinted.borrow().forbidden.clone().map_or_else(
-                        || "it does not answer".to_owned(),
-                        |what| not_allowed(&what),
-                    ),
+                    Trouble::NoAnswer => {
+                        let forbidden = hinted.borrow().forbidden.as_deref().map(not_allowed);
+                        forbidden.unwrap_or_else(|| "it does not answer".to_owned())
+                    }
                     Trouble::Said(why) => why,
                 });
             } else if let Some(why) = hint.failed {
