@@ -109,6 +109,20 @@ impl Asked {
             sent: sent.transpose()?.unwrap_or(0),
         }))
     }
+
+    /// The same of a past that no room has.
+    #[must_use]
+    pub fn without_past(&self) -> Self {
+        let after = After {
+            epoch: String::new(),
+            position: 0,
+        };
+        Self {
+            key: self.key.clone(),
+            after: Some(after),
+            sent: self.sent,
+        }
+    }
 }
 
 impl After {

@@ -7,7 +7,6 @@ use std::process::Command;
 use std::sync::mpsc::{TryRecvError, channel};
 use std::thread;
 
-use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
 use chat_pair::server::frame;
 use chat_pair::server::store::nats::message::{self, Body, Head, INDEX, Part};
@@ -129,6 +128,33 @@ fn who_has_a_session_when_an_old_log_is_put_back_comes_back() {
     is_told_to_come_back(&mut ana.raw);
 }
 
+/// The room was not in the log that is put back, so that nothing there says which pasts it had.
+#[test]
+fn a_log_that_is_put_back_twice_has_a_third_past() {
+    let Some(mut nats) = Nats::start() else {
+        return;
+    };
+    let server = nats.serve();
+    drop(Client::enter(server.port, &format!("/other?session={ANA}")));
+    let (store, copied) = (nats.folder.join("jetstream"), nats.folder.join("copy"));
+    nats.kill();
+    copy(&store, &copied);
+    nats.run();
+    let mut epochs = Vec::new();
+    for _ in 0..3 {
+        let target = format!("/?session={ANA}&name=ana");
+        let mut ana = Client::enter_when_it_can(server.port, &target);
+        ana.say("lost");
+        assert!(!epochs.contains(&ana.epoch), "{} in {epochs:?}", ana.epoch);
+        epochs.push(ana.epoch.clone());
+        nats.kill();
+        fs::remove_dir_all(&store).unwrap();
+        copy(&copied, &store);
+        nats.run();
+        is_told_to_come_back(&mut ana.raw);
+    }
+}
+
 /// It does not see that the stream is another one, but only that what it has read last is not there.
 #[test]
 fn a_server_that_stood_still_when_the_stream_was_made_anew_has_its_past_all_the_same() {
@@ -219,25 +245,98 @@ fn what_the_stream_has_forgotten_is_missed_and_that_is_said() {
 fn who_is_ahead_of_a_server_waits_for_it() {
     let Some(nats) = Nats::start() else { return };
     let [first, second] = [nats.serve(), nats.serve()];
-    let mut ana = Raw::enter(first.port, "/?name=ana");
-    let bob = Client::enter(second.port, "/?session=the-session-of-bob-000&name=bob");
-    // The claim was message 1. This is a position behind the first line of message 3.
-    let target = format!("/?session={ANA}&after={}.{}", bob.epoch, (3 << 12) + 1);
-    let mut ahead = Raw::asking_for(second.port, &target);
-    ana.say("one");
-    is_taken(&mut ana);
-    ana.say("two");
+    let mut ana = Client::enter(first.port, &format!("/?session={ANA}&name=ana"));
+    let mut bob = Client::enter(first.port, &format!("/?session={BOB}&name=bob"));
+    drop(Raw::enter(second.port, "/?name=eve")); // It reads the room.
+    let mut ahead = None;
+    second.while_stopped(|| {
+        for n in 0..50 {
+            ana.say(&n.to_string());
+            assert_eq!(bob.hear(), format!("ana: {n}"));
+        }
+        let target = format!("/?session={BOB}&name=bob{}", bob.after());
+        ahead = Some(Raw::asking_for(second.port, &target));
+    });
+    let mut ahead = ahead.unwrap();
     ahead.is_let_in("the one that is ahead");
-    assert!(ahead.text().ends_with(" 0"));
-    ana.say("three");
-    assert!(
-        ahead.text().starts_with("@20480 "),
-        "message 5, behind the second claim"
-    );
-    assert_eq!(ahead.text(), "ana: three");
-    let target = format!("/?session={ANA}&after={}.{}", bob.epoch, 900 << 12);
-    let (status, _) = Raw::asking_for(second.port, &target).refusal();
-    assert_eq!(status, 503);
+    let first_text = ahead.text();
+    assert_eq!(first_text, format!("@{} {} 0", bob.epoch, bob.next));
+    ana.say("and one more");
+    assert!(ahead.text().starts_with('@'));
+    assert_eq!(ahead.text(), "ana: and one more");
+}
+
+/// As after a power failure of NATS and of all servers: nobody knows that the log was longer.
+#[test]
+fn who_knows_lines_that_the_log_has_lost_is_let_in_and_told() {
+    let Some(mut nats) = Nats::start() else {
+        return;
+    };
+    let server = nats.serve();
+    let mut ana = Client::enter(server.port, &format!("/?session={ANA}&name=ana"));
+    ana.say("kept");
+    let (store, copied) = (nats.folder.join("jetstream"), nats.folder.join("copy"));
+    nats.kill();
+    copy(&store, &copied);
+    nats.run();
+    let target = format!("/?session={BOB}&name=bob");
+    Client::enter_when_it_can(server.port, &target).say("lost");
+    hears(&mut ana.raw, "bob: lost");
+    server.program.signal("KILL");
+    nats.kill();
+    fs::remove_dir_all(&store).unwrap();
+    copy(&copied, &store);
+    nats.run();
+    let server = nats.serve();
+    let target = format!("/?session={ANA}&name=ana&sent=1&after={}", ana.epoch);
+    let beyond = format!("{target}.{}", 900 << INDEX);
+    let mut back = Client::enter_when_it_can(server.port, &beyond);
+    assert_eq!(back.hear(), "* what was said before is not known here");
+    assert_eq!((&back.epoch, back.taken), (&ana.epoch, 1));
+    // Whoever knows only what is there goes on.
+    let mut known = Client::enter_when_it_can(server.port, &format!("{target}.0"));
+    known.say("new");
+    assert_eq!(known.taken, 1);
+}
+
+/// Messages that are on their way to a stream while it is deleted come to the one that is made then.
+#[test]
+fn what_was_meant_for_another_stream_is_dropped_on_all_servers() {
+    let Some(nats) = Nats::start() else { return };
+    let [first, second] = [nats.serve(), nats.serve()];
+    let mut ana = Client::enter(first.port, &format!("/?session={ANA}&name=ana"));
+    let mut bob = Client::enter(second.port, &format!("/?session={BOB}&name=bob"));
+    let late = |body: &Body<'_>| {
+        let head = Head {
+            server: 7,
+            number: 1,
+            salt: 0,
+            floor: 400 << INDEX,
+            prior: 900 << INDEX,
+        };
+        nats.publish("chat.room.SEED", message::encode(&head, body));
+    };
+    let frames = frame::text_of(&["eve: late"]);
+    let part = Part {
+        author: 7,
+        before: 0,
+        lines: 1,
+        frames: &frames,
+    };
+    ana.say("one");
+    late(&Body::Lines(vec![part]));
+    late(&Body::Salt(5));
+    // A server that begins to read behind them has the same past.
+    let third = nats.serve();
+    let target = format!("/?session=the-session-of-eve-000&after={}.0", ana.epoch);
+    let mut eve = Client::enter(third.port, &target);
+    assert_eq!(eve.epoch, ana.epoch);
+    ana.say("two");
+    for client in [&mut bob, &mut eve] {
+        assert_eq!(client.hear(), "ana: one");
+        assert_eq!(client.hear(), "ana: two");
+    }
+    assert_eq!(bob.next, eve.next);
 }
 
 #[test]
@@ -332,17 +431,14 @@ fn a_stream_that_is_not_a_chats_is_refused() {
 fn what_other_programs_write_is_passed_over_and_named() {
     let Some(nats) = Nats::start() else { return };
     make(&nats, stream());
-    let garbage = async |js: Context| {
-        let sent = js.publish("chat.room.SEED", "garbage".into()).await;
-        sent.unwrap().await.unwrap();
-    };
-    nats.js(garbage);
+    let garbage = || nats.publish("chat.room.SEED", b"garbage".to_vec());
+    garbage();
     let [mut first, mut second] = [nats.serve(), nats.serve()];
     let mut ana = Raw::enter(first.port, "/?name=ana");
     let mut bob = Raw::enter(second.port, "/?name=bob");
     ana.say("one");
     assert_eq!(bob.text(), "ana: one");
-    nats.js(garbage);
+    garbage();
     ana.say("two");
     assert_eq!(bob.text(), "ana: two");
     for server in [&mut first, &mut second] {
@@ -387,25 +483,24 @@ fn what_was_forgotten_before_it_was_delivered_is_missed_and_that_is_said() {
     let mut bob = Raw::enter(server.port, "/?name=bob");
     ana.say("one");
     assert_eq!(bob.text(), "ana: one");
-    nats.js(async |js| {
-        let head = Head {
-            server: 7,
-            number: 1,
-            salt: 0,
-            floor: 0,
-            prior: 1000 << INDEX,
-        };
-        let frames = frame::text_of(&["eve: two"]);
-        let part = Part {
-            author: 7,
-            before: 0,
-            lines: 1,
-            frames: &frames,
-        };
-        let message = message::encode(&head, &Body::Lines(vec![part]));
-        let sent = js.publish("chat.room.SEED", message.into()).await;
-        sent.unwrap().await.unwrap();
-    });
+    // It stands for one of this room.
+    let forgotten = nats.publish("chat.room.other", b"garbage".to_vec());
+    let head = Head {
+        server: 7,
+        number: 1,
+        salt: 0,
+        floor: 0,
+        prior: forgotten << INDEX,
+    };
+    let frames = frame::text_of(&["eve: two"]);
+    let part = Part {
+        author: 7,
+        before: 0,
+        lines: 1,
+        frames: &frames,
+    };
+    let message = message::encode(&head, &Body::Lines(vec![part]));
+    nats.publish("chat.room.SEED", message);
     assert_eq!(bob.text(), "* some messages missed");
     assert_eq!(bob.text(), "eve: two");
     is_told_to_come_back(&mut ana.raw);

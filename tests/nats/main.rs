@@ -152,6 +152,16 @@ impl Nats {
             act(jetstream::new(client)).await;
         });
     }
+
+    /// Sends a message to a stream there. Returns its sequence.
+    fn publish(&self, subject: &'static str, message: Vec<u8>) -> u64 {
+        let mut sequence = 0;
+        self.js(async |js| {
+            let sent = js.publish(subject, message.into()).await.unwrap();
+            sequence = sent.await.unwrap().sequence;
+        });
+        sequence
+    }
 }
 
 impl Drop for Nats {

@@ -160,8 +160,14 @@ impl Room {
                 let sent = state.progress.sent.as_ref().map(|sent| sent.number);
                 (sent != Some(number) || state.batches.is_none()).then(|| state.batches.is_none())
             };
+            // What was read by then is not sent once more, if it was there already.
+            let send = async {
+                let is_ready = |state: &mut State| state.progress.is_ready.then_some(());
+                self.until(stored, is_ready).await;
+                self.send_once(log, number, message).await
+            };
             tokio::select! {
-                is_sent = self.send_once(log, number, message) => {
+                is_sent = send => {
                     self.state().progress.is_refused = !is_sent;
                     stored.applied.notify_waiters();
                 }
@@ -213,11 +219,13 @@ impl Room {
                     self.state().begin_with_nothing(log);
                     1
                 }
-                Some(last) => message::decode(&last.message)
-                    .map_or(last.at.sequence, |(head, _)| (head.floor >> INDEX).max(1)),
+                Some(Entry { at, message }) => match message::decode(&message) {
+                    Some((head, _)) if !head.is_of_another_past(at) => head.floor >> INDEX,
+                    _ => 1, // It says nothing of what is before it.
+                },
             },
         };
-        let mut delivery = log.nats.follow(&log.subject, begin).await.ok()?;
+        let mut delivery = log.nats.follow(&log.subject, begin.max(1)).await.ok()?;
         if let Some(last) = expected
             && delivery.pending == 0
         {
@@ -256,16 +264,24 @@ impl Room {
         }
     }
 
-    /// Whether the stream does not have the last message that was applied, nor any behind it. In a
-    /// cluster, what is read comes from one of the replicas, and that may not have all yet; also one that
-    /// has just become the leader is asked again. `None` if it cannot be known now.
+    /// Whether the stream does not have the last message that was applied, nor any behind it. `None` if
+    /// it cannot be known now.
     async fn was_cut_back(&self, log: &RoomLog, last: At) -> Option<bool> {
+        self.ends_before(log, |at| at == last || at.sequence > last.sequence)
+            .await
+    }
+
+    /// Whether the last message of the room in the stream is another one than those that are looked for.
+    /// In a cluster, what is read comes from one of the replicas, and that may not have all yet; also one
+    /// that leads since a moment ago. So the leader is asked, and asked again. `None` if it cannot be known
+    /// now.
+    async fn ends_before(&self, log: &RoomLog, is_there: impl Fn(At) -> bool) -> Option<bool> {
         for attempt in 0..self.limits.nats_missing {
             if attempt > 0 {
                 sleep(self.limits.nats_retry).await;
             }
             let newest = log.nats.last(&log.subject).await.ok()?;
-            if newest.is_some_and(|Entry { at, .. }| at == last || at.sequence > last.sequence) {
+            if newest.is_some_and(|newest| is_there(newest.at)) {
                 return Some(false);
             }
         }
@@ -297,6 +313,13 @@ impl Room {
             self.state().progress.last = Some(at);
             return;
         };
+        if head.is_of_another_past(at) {
+            // All servers drop it, and the one that sent it sends it again when it has read so far.
+            if !*is_first {
+                self.state().progress.last = Some(at);
+            }
+            return;
+        }
         if std::mem::take(is_first) {
             self.state().begin_with(head, at, log);
         } else if self.state().has_missed(head) {
@@ -379,22 +402,40 @@ impl Room {
         asked: Option<&Asked>,
     ) -> Option<Asking> {
         let claim = async {
-            self.until(stored, |state| state.has_reached(asked).then_some(()))
-                .await;
+            let is_beyond = self.is_beyond(stored, log, asked).await;
             let Some(asked) = asked else {
-                return (None, None);
+                return Asking::shared(is_beyond, None, None);
             };
             let author = self.state().history.author_of(&asked.key);
             if let Some(hushed) = author.map(Hushed::new) {
                 hushed.author().settled().await;
-                return (None, Some(hushed));
+                return Asking::shared(is_beyond, None, Some(hushed));
             }
-            (Some(self.claim(log, asked).await), None)
+            Asking::shared(is_beyond, Some(self.claim(log, asked).await), None)
         };
-        let claimed = timeout(self.limits.nats_enter, claim).await;
-        claimed
-            .ok()
-            .map(|(claim, hushed)| Asking::shared(claim, hushed))
+        timeout(self.limits.nats_enter, claim).await.ok()
+    }
+
+    /// Waits until the room has come as far as the client has. Returns whether that cannot be, since the
+    /// log does not go so far any more: it was lost when nobody was there to notice that.
+    async fn is_beyond(&self, stored: &Stored, log: &RoomLog, asked: Option<&Asked>) -> bool {
+        let reached = |state: &mut State| state.has_reached(asked).then_some(());
+        let is_ready = |state: &mut State| state.progress.is_ready.then_some(());
+        let ask = async {
+            loop {
+                self.until(stored, is_ready).await;
+                let wanted = self.state().wanted(asked);
+                if let Some(true) = self.ends_before(log, |at| at.sequence >= wanted).await {
+                    return;
+                }
+                sleep(self.limits.nats_retry).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.until(stored, reached) => false,
+            () = ask => true,
+        }
     }
 
     /// Takes a session over from whichever server has it.
@@ -495,7 +536,7 @@ impl State {
     fn begin_with_nothing(&mut self, log: &RoomLog) {
         self.history.begin_at(0);
         if self.progress.salt != 0 {
-            self.set_past(log, 0);
+            self.be_of(0, log);
         }
     }
 
@@ -533,7 +574,17 @@ impl State {
     /// From here on the log has another past than what was known of it.
     fn renew(&mut self, log: &RoomLog, salt: u64, at: At) {
         self.progress.cut.take_if(|lost| at.time > *lost);
-        self.set_past(log, salt);
+        self.be_of(salt, log);
+    }
+
+    /// What is read belongs to the past with this salt. If the log gets another one before anything else,
+    /// those who are here are told then: before that they must not leave the room, since it would be
+    /// closed, and nobody would know that the log was cut back.
+    fn be_of(&mut self, salt: u64, log: &RoomLog) {
+        match self.progress.cut {
+            Some(_) => self.progress.salt = salt,
+            None => self.set_past(log, salt),
+        }
     }
 
     fn set_past(&mut self, log: &RoomLog, salt: u64) {
@@ -613,16 +664,15 @@ impl State {
         }
     }
 
-    /// Whether the room has come as far as somebody has who asks to enter.
-    fn has_reached(&self, asked: Option<&Asked>) -> bool {
+    /// The sequence of the last message of this past that somebody knows who asks to enter; 0 if none.
+    fn wanted(&self, asked: Option<&Asked>) -> u64 {
         let after = asked.and_then(|asked| asked.after.as_ref());
         let after = after.filter(|after| after.epoch == self.history.epoch());
-        let wanted = after.map_or(0, |after| after.position >> INDEX);
-        self.progress.is_ready && wanted <= self.progress.sequence()
+        after.map_or(0, |after| after.position >> INDEX)
     }
 
-    /// Whether somebody may enter: what was asked for is still so.
-    pub(super) fn may_enter(&self, asked: Option<&Asked>, claim: Option<Claim>) -> bool {
-        self.has_reached(asked) && self.history.is_claimed(asked, claim)
+    /// Whether the room has come as far as somebody has who asks to enter.
+    pub(super) fn has_reached(&self, asked: Option<&Asked>) -> bool {
+        self.progress.is_ready && self.wanted(asked) <= self.progress.sequence()
     }
 }

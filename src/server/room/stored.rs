@@ -41,6 +41,8 @@ pub struct Asking {
     known: Known,
     /// How many sessions were forgotten before the store was asked.
     forgotten: u64,
+    /// The client knows lines of this past that a log which several servers share does not have any more.
+    is_beyond: bool,
     /// What has given the session to this server, if several share the log.
     claim: Option<Claim>,
     /// The connection that has the session says nothing meanwhile.
@@ -49,10 +51,15 @@ pub struct Asking {
 
 impl Asking {
     /// The same of a log that several servers share.
-    pub(super) fn shared(claim: Option<Claim>, hushed: Option<Hushed>) -> Self {
+    pub(super) fn shared(
+        is_beyond: bool,
+        claim: Option<Claim>,
+        hushed: Option<Hushed>,
+    ) -> Self {
         Self {
             known: Known::default(),
             forgotten: 0,
+            is_beyond,
             claim,
             _hushed: hushed,
         }
@@ -205,6 +212,7 @@ impl Room {
         Some(Asking {
             known,
             forgotten,
+            is_beyond: false,
             claim: None,
             _hushed: hushed,
         })
@@ -224,9 +232,12 @@ impl Room {
         let mut state = self.state();
         let stored = self.stored.as_ref().map(|stored| &stored.store);
         if matches!(stored, Some(RoomStore::Nats(_))) {
-            if !state.may_enter(asked, asking.claim) {
+            let is_there = state.has_reached(asked) || asking.is_beyond;
+            if !is_there || !state.history.is_claimed(asked, asking.claim) {
                 return Ok(None);
             }
+            let unknown = asked.filter(|_| asking.is_beyond).map(Asked::without_past);
+            let asked = unknown.as_ref().or(asked);
             return self.enter_in(&mut state, asked, None).map(Some);
         }
         let (known, forgotten) = (&asking.known, asking.forgotten);

@@ -14,6 +14,7 @@
 //! Who writes to the stream is trusted as these servers are; what cannot be read is another program's.
 
 use crate::server::frame;
+use crate::server::store::nats::At;
 
 /// The form of a message.
 const FORM: u8 = 1;
@@ -41,6 +42,16 @@ pub struct Head {
     pub floor: u64,
     /// What is behind the last line that it knew.
     pub prior: u64,
+}
+
+impl Head {
+    /// Whether a message with this head, which has this place in the stream, was meant for another past
+    /// of the room: whoever sent it had seen lines that are not before it. It was on its way when the
+    /// stream was made anew or cut back.
+    #[must_use]
+    pub fn is_of_another_past(&self, at: At) -> bool {
+        self.prior >> INDEX >= at.sequence
+    }
 }
 
 /// What a message says.
