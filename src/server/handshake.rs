@@ -6,11 +6,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::future::pending;
 
-use bytes::Bytes;
+use bytes::{BufMut, BytesMut};
 use http::header::SEC_WEBSOCKET_PROTOCOL;
 use http::{HeaderValue, StatusCode, Uri};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Join, join};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Join, join};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_websockets::ServerBuilder;
 
@@ -165,8 +166,13 @@ where
     let mut stream = join(reader, writer);
     let until = rules.until;
     let entered = timeout_at(until, async {
-        let (request, rest) = request(&mut stream, rules, limits.head).await?;
-        Ok((enter(&request).await?, request, rest))
+        let (request, mut rest) = request(&mut stream, rules, limits.head).await?;
+        let place = tokio::select! {
+            biased;
+            place = enter(&request) => place?,
+            () = has_left(&mut stream, &mut rest, limits.head) => return Err(Refusal::Left),
+        };
+        Ok((place, request, rest))
     });
     match entered.await.unwrap_or(Err(LATE)) {
         Ok((place, request, rest)) => {
@@ -205,7 +211,7 @@ async fn request<S>(
     stream: &mut S,
     rules: Rules<'_>,
     limit: usize,
-) -> Result<(Request, Bytes), Refusal>
+) -> Result<(Request, BytesMut), Refusal>
 where
     S: AsyncRead + Unpin,
 {
@@ -214,8 +220,24 @@ where
         // This needs no place.
         (Err(Refusal::Asked(method)), _) => Err(Refusal::Asked(method)),
         (_, Some(refusal)) => Err(refusal),
-        (judged, None) => Ok((judged?, head.rest)),
+        (judged, None) => Ok((judged?, head.rest.into())),
     }
+}
+
+/// Waits until a stranger leaves that waits to be let in, since whoever has gone must not take a session
+/// or a name from those who are there. What it says before it is let in is kept behind `rest`, `most` bytes
+/// at most; what is more is left to the system.
+async fn has_left<S>(stream: &mut S, rest: &mut BytesMut, most: usize)
+where
+    S: AsyncRead + Unpin,
+{
+    while rest.len() < most {
+        let space = most - rest.len();
+        if !matches!(stream.read_buf(&mut rest.limit(space)).await, Ok(1..)) {
+            return;
+        }
+    }
+    pending().await
 }
 
 /// Reads the head of a request. The caller sets the deadline.

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::DiscardPolicy;
 
-use crate::support::raw::{FIN, PING, Raw};
+use crate::support::raw::{FIN, PING, Raw, health};
 use crate::{ANA, BOB, Client, Nats, is_taken};
 
 #[test]
@@ -213,6 +213,35 @@ fn a_nats_that_is_away_is_waited_for_and_nothing_is_confirmed_before() {
     assert_eq!(ana.hear(), "* the chat goes on");
     ana.say("after");
     assert_eq!(bob.text(), "ana: after");
+}
+
+#[test]
+fn who_leaves_before_it_is_let_in_takes_no_session() {
+    let Some(mut nats) = Nats::start() else {
+        return;
+    };
+    let [first, second] = [nats.serve(), nats.serve()];
+    let target = format!("/?session={ANA}&name=ana");
+    let mut ana = Client::enter(first.port, &target);
+    let mut bob = Raw::enter(second.port, "/?name=bob");
+    ana.say("before");
+    assert_eq!(bob.text(), "ana: before");
+    nats.kill();
+    assert_eq!(ana.hear(), WAITING);
+    assert_eq!(bob.text(), WAITING);
+    drop(Raw::asking_for(second.port, &target));
+    // The one that comes behind it, and has to wait for the same.
+    let mut eve = Raw::asking_for(second.port, &format!("/?session={BOB}&name=eve"));
+    eve.say("said before the answer");
+    health(second.port); // By then it knows that the first has left.
+    nats.run();
+    eve.is_let_in("one that waited");
+    for mut heard in [[bob.text(), bob.text()], [ana.hear(), ana.hear()]] {
+        heard.sort();
+        assert_eq!(heard, ["* the chat goes on", "eve: said before the answer"]);
+    }
+    ana.say("still here");
+    assert_eq!(bob.text(), "ana: still here");
 }
 
 #[test]
