@@ -205,6 +205,12 @@ impl Nats {
                 last.1 = revision;
             }
         }
+        // Of several connections of one session, the one that has the first key has the name.
+        if let Some((key, revision)) = keys.revisions.first_mut()
+            && session.is_some()
+        {
+            *revision = self.write(key, owner, *revision, false).await?;
+        }
         drop(keys);
         names.held().insert(owner.connection, claim.held.clone());
         Ok(claim)
@@ -279,8 +285,9 @@ impl Nats {
         if keys.over {
             return Ok(());
         }
-        for (key, revision) in &mut keys.revisions {
-            match self.write(key, held.owner, *revision, false).await {
+        for (n, (key, revision)) in keys.revisions.iter_mut().enumerate() {
+            // An older connection of the session may have taken the others before it found that out.
+            match self.write(key, held.owner, *revision, n > 0).await {
                 Ok(new) => *revision = new,
                 Err(Unclaimed::Unknown) => return Err(Unclaimed::Unknown),
                 Err(why) => {
