@@ -1,9 +1,6 @@
 //! What can happen to the log: it is cut back, forgets, or is not what it should be; readers who are
 //! slow, and servers that end.
 
-use std::fs;
-use std::path::Path;
-use std::process::Command;
 use std::sync::mpsc::{TryRecvError, channel};
 use std::thread;
 
@@ -28,12 +25,6 @@ fn stream() -> Config {
 
 fn make(nats: &Nats, config: Config) {
     nats.js(async |js| js.create_stream(config).await.map(drop).unwrap());
-}
-
-fn copy(from: &Path, to: &Path) {
-    let _ = fs::remove_dir_all(to);
-    let copied = Command::new("cp").arg("-a").args([from, to]).status();
-    assert!(copied.unwrap().success());
 }
 
 /// Waits for the Close, whatever comes before it.
@@ -76,15 +67,13 @@ fn a_log_that_was_cut_back_has_another_past_on_all_servers() {
     let mut bob = Raw::enter(second.port, "/?name=bob");
     ana.say("kept");
     assert_eq!(bob.text(), "ana: kept");
-    let (store, copied) = (nats.folder.join("jetstream"), nats.folder.join("copy"));
     nats.kill();
-    copy(&store, &copied);
+    nats.copy();
     nats.run();
     ana.say("lost");
     hears(&mut bob, "ana: lost");
     nats.kill();
-    fs::remove_dir_all(&store).unwrap();
-    copy(&copied, &store);
+    nats.put_back();
     nats.run();
     is_told_to_come_back(&mut ana.raw);
     bob.say("new");
@@ -116,14 +105,12 @@ fn who_has_a_session_when_an_old_log_is_put_back_comes_back() {
     let target = format!("/?session={ANA}&name=ana");
     let mut ana = Client::enter(first.port, &target);
     ana = Client::enter(second.port, &(target.clone() + &ana.after()));
-    let (store, copied) = (nats.folder.join("jetstream"), nats.folder.join("copy"));
     nats.kill();
-    copy(&store, &copied);
+    nats.copy();
     nats.run();
     ana = Client::enter_when_it_can(first.port, &(target + &ana.after()));
     nats.kill();
-    fs::remove_dir_all(&store).unwrap();
-    copy(&copied, &store);
+    nats.put_back();
     nats.run();
     is_told_to_come_back(&mut ana.raw);
 }
@@ -136,9 +123,8 @@ fn a_log_that_is_put_back_twice_has_a_third_past() {
     };
     let server = nats.serve();
     drop(Client::enter(server.port, &format!("/other?session={ANA}")));
-    let (store, copied) = (nats.folder.join("jetstream"), nats.folder.join("copy"));
     nats.kill();
-    copy(&store, &copied);
+    nats.copy();
     nats.run();
     let mut epochs = Vec::new();
     for _ in 0..3 {
@@ -148,8 +134,7 @@ fn a_log_that_is_put_back_twice_has_a_third_past() {
         assert!(!epochs.contains(&ana.epoch), "{} in {epochs:?}", ana.epoch);
         epochs.push(ana.epoch.clone());
         nats.kill();
-        fs::remove_dir_all(&store).unwrap();
-        copy(&copied, &store);
+        nats.put_back();
         nats.run();
         is_told_to_come_back(&mut ana.raw);
     }
@@ -275,17 +260,15 @@ fn who_knows_lines_that_the_log_has_lost_is_let_in_and_told() {
     let server = nats.serve();
     let mut ana = Client::enter(server.port, &format!("/?session={ANA}&name=ana"));
     ana.say("kept");
-    let (store, copied) = (nats.folder.join("jetstream"), nats.folder.join("copy"));
     nats.kill();
-    copy(&store, &copied);
+    nats.copy();
     nats.run();
     let target = format!("/?session={BOB}&name=bob");
     Client::enter_when_it_can(server.port, &target).say("lost");
     hears(&mut ana.raw, "bob: lost");
     server.program.signal("KILL");
     nats.kill();
-    fs::remove_dir_all(&store).unwrap();
-    copy(&copied, &store);
+    nats.put_back();
     nats.run();
     let server = nats.serve();
     let target = format!("/?session={ANA}&name=ana&sent=1&after={}", ana.epoch);

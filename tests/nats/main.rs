@@ -117,6 +117,22 @@ impl Nats {
         }
     }
 
+    /// Makes a copy of what it has in files, while it does not run.
+    fn copy(&self) {
+        copy(
+            &self.folder.join("jetstream"),
+            &self.folder.join("jetstream.old"),
+        );
+    }
+
+    /// Puts that back.
+    fn put_back(&self) {
+        copy(
+            &self.folder.join("jetstream.old"),
+            &self.folder.join("jetstream"),
+        );
+    }
+
     /// Does something while it stands still.
     fn while_stopped(&self, act: impl FnOnce()) {
         let id = self.running.as_ref().expect("it runs").id();
@@ -169,6 +185,12 @@ impl Drop for Nats {
         self.kill();
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let _ = fs::remove_dir_all(to);
+    let copied = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(copied.unwrap().success());
 }
 
 /// The port of the first URL in a file of ports, when it is written.

@@ -3,6 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use async_nats::jetstream::Context;
+use async_nats::jetstream::kv::Operation;
+use futures_util::StreamExt;
+use tokio::time::timeout;
+
 use crate::Nats;
 use crate::support::raw::{FIN, PING, PONG, Raw, TEXT};
 use crate::support::{PATIENCE, Server};
@@ -196,4 +201,32 @@ fn names_outlive_a_nats_that_is_started_again() {
     };
     assert_eq!(status, 409);
     is_here(&mut ana);
+}
+
+/// The bucket says then who had a name when the copy was made.
+#[test]
+fn who_has_a_name_keeps_it_when_an_old_bucket_is_put_back() {
+    let Some((mut nats, here, there)) = two() else {
+        return;
+    };
+    let mut eve = Raw::enter(there.port, "/?name=ana");
+    nats.kill();
+    nats.copy();
+    nats.run();
+    eve.say("NATS is there again, since this is taken");
+    is_here(&mut eve);
+    drop(eve);
+    let mut ana = enter_when_free(&here, "/?name=ana");
+    nats.kill();
+    nats.put_back();
+    nats.run();
+    // She has it again when its time comes to be written once more.
+    let is_written = async |js: Context| {
+        let bucket = js.get_key_value("chat-names").await.unwrap();
+        let mut written = bucket.watch_all().await.unwrap();
+        while written.next().await.unwrap().unwrap().operation != Operation::Put {}
+    };
+    nats.js(async |js| timeout(PATIENCE, is_written(js)).await.expect("written"));
+    is_here(&mut ana);
+    is_taken(&there, "/?name=ana");
 }

@@ -51,11 +51,7 @@ pub struct Asking {
 
 impl Asking {
     /// The same of a log that several servers share.
-    pub(super) fn shared(
-        is_beyond: bool,
-        claim: Option<Claim>,
-        hushed: Option<Hushed>,
-    ) -> Self {
+    pub(super) fn shared(is_beyond: bool, claim: Option<Claim>, hushed: Option<Hushed>) -> Self {
         Self {
             known: Known::default(),
             forgotten: 0,

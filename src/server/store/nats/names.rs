@@ -216,16 +216,17 @@ impl Nats {
         Ok(claim)
     }
 
-    /// Writes that a key is the owner's, when the last that is known of it is `revision`. Returns the
-    /// new one. With `take`, it may be taken from another connection of the same session.
+    /// Writes that a key is the owner's, when the last that is `known` of it is this revision. Returns
+    /// the new one. With `take`, it may be taken from another connection of the same session.
     async fn write(
         &self,
         key: &str,
         owner: Owner,
-        mut revision: u64,
+        known: u64,
         take: bool,
     ) -> Result<u64, Unclaimed> {
         let (names, bucket) = (self.names(), self.names().bucket()?);
+        let mut revision = known;
         let _place = names.requests.acquire().await;
         for _ in 0..ATTEMPTS {
             let written = bucket.update(key, owner.value().into(), revision).await;
@@ -237,7 +238,9 @@ impl Nats {
             let entry = bucket.entry(key).await.map_err(|_| Unclaimed::Unknown)?;
             revision = match entry {
                 None => 0,
-                Some(entry) if entry.operation == Operation::Put => {
+                // What is older than what is known here says who had it when a copy of the bucket was
+                // made, which was put back.
+                Some(entry) if entry.operation == Operation::Put && entry.revision >= known => {
                     let other = Owner::of(&entry.value);
                     let is_same_session = other.is_some_and(|other| {
                         owner.session.is_some() && other.session == owner.session
@@ -250,7 +253,7 @@ impl Nats {
                         _ => return Err(Unclaimed::Taken),
                     }
                 }
-                // It was given back.
+                // It was given back, or is as old as that.
                 Some(entry) => entry.revision,
             };
         }
