@@ -105,6 +105,7 @@ async fn serve(flags: Flags, mut service: Service) -> Result<(), String> {
     // Nobody else is accepted. Who was already has a moment to come in; then handshakes end, and nobody
     // is listened to any more. What was read is still said, and each room closes behind it.
     service.stopping();
+    shared.entrance.rooms.begin_to_end();
     drop((listener, entering));
     let _ = timeout(shared.limits.last_newcomers, entered.recv()).await;
     drop(serving);

@@ -62,6 +62,9 @@ pub struct Rooms {
 #[derive(Debug, Default)]
 struct State {
     rooms: HashMap<String, Entry>,
+    /// The server ends soon, …
+    ending: bool,
+    /// … and lets nobody in any more.
     closed: bool,
 }
 
@@ -309,7 +312,7 @@ impl Rooms {
     /// What is in trouble now, in words for the operator.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        if self.state().closed {
+        if self.state().ending {
             return Some(ENDING.to_owned());
         }
         self.store.as_ref()?.trouble()
@@ -321,13 +324,18 @@ impl Rooms {
     ///
     /// It cannot, and why, in words for strangers.
     pub fn health(&self) -> Result<(), &'static str> {
-        if self.state().closed {
+        if self.state().ending {
             return Err(ENDING);
         }
         match self.store.as_ref().and_then(Store::trouble) {
             Some(_) => Err("what is said cannot be stored for now"),
             None => Ok(()),
         }
+    }
+
+    /// Says from now on that the server ends, to those who ask how it is.
+    pub fn begin_to_end(&self) {
+        self.state().ending = true;
     }
 
     /// Lets nobody enter any more, and closes each room behind its last speaker.

@@ -138,7 +138,7 @@ async fn a_server_that_shuts_down_says_so() {
     let log = Log::open(&limits).unwrap();
     let flags = Flags::parse_from(["server"]);
     let entrance = Entrance::open(&flags, &limits, &log).await.unwrap();
-    entrance.rooms.close();
+    entrance.rooms.begin_to_end();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut near = TcpStream::connect(listener.local_addr().unwrap())
         .await
