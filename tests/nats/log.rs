@@ -9,7 +9,7 @@ use chat_pair::server::frame;
 use chat_pair::server::store::nats::message::{self, Body, Head, INDEX, Part};
 use tokio::runtime::Builder;
 
-use crate::support::raw::{Ear, FIN, PING, PONG, Raw};
+use crate::support::raw::{CLOSE, Ear, FIN, PING, PONG, Raw};
 use crate::support::{Program, in_time};
 use crate::{ANA, BOB, Client, Nats, is_taken};
 
@@ -55,6 +55,11 @@ fn hears(raw: &mut Raw, text: &str) -> Vec<String> {
         }
         before.push(next);
     }
+}
+
+fn leave(raw: &mut Raw) {
+    raw.send_frame(FIN | CLOSE, &[]);
+    while raw.frame().is_some() {}
 }
 
 #[test]
@@ -113,6 +118,44 @@ fn who_has_a_session_when_an_old_log_is_put_back_comes_back() {
     nats.put_back();
     nats.run();
     is_told_to_come_back(&mut ana.raw);
+}
+
+/// All that the server knows is that another room has lost something.
+#[test]
+fn a_room_in_which_nobody_was_when_the_log_was_cut_back_has_another_past_too() {
+    let Some(mut nats) = Nats::start() else {
+        return;
+    };
+    let [server, killed] = [nats.serve(), nats.serve()];
+    let mut ana = Client::enter(server.port, &format!("/?session={ANA}&name=ana"));
+    nats.kill();
+    nats.copy();
+    nats.run();
+    let other = format!("/other?session={BOB}");
+    let mut bob = Client::enter_when_it_can(killed.port, &other);
+    bob.say("lost");
+    ana.say("lost as well");
+    killed.program.signal("KILL");
+    nats.kill();
+    nats.put_back();
+    nats.run();
+    is_told_to_come_back(&mut ana.raw);
+    let mut epochs = vec![bob.epoch.clone()];
+    let known = ["* what was said before is not known here", "eve: new"];
+    for (known, name) in known.into_iter().zip(["eve", "zoe"]) {
+        let target = format!("{other}{}&sent=1", bob.after());
+        bob = Client::enter_when_it_can(server.port, &target);
+        assert_eq!((bob.hear(), bob.taken), (known.to_owned(), 1));
+        epochs.push(bob.epoch.clone());
+        leave(&mut bob.raw);
+        // The room has the past that it has got then, also when it is opened anew.
+        let mut other = Raw::enter(server.port, &format!("/other?name={name}"));
+        other.say("new");
+        is_taken(&mut other);
+        leave(&mut other);
+    }
+    assert_ne!(epochs[0], epochs[1]);
+    assert_eq!(epochs[1], epochs[2]);
 }
 
 /// The room was not in the log that is put back, so that nothing there says which pasts it had.

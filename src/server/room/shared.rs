@@ -47,6 +47,8 @@ pub(super) struct Progress {
     cut: Option<i128>,
     /// The message of this server that gives it one.
     renewal: Option<u64>,
+    /// When the log got the past that it has, if that is not its first one.
+    renewed: Option<i128>,
     /// What is on its way to the stream. There is only one batch: so in the stream, no lines of an
     /// author can be missing before others.
     sent: Option<Sent>,
@@ -240,6 +242,7 @@ impl Room {
                 self.catch_up(stored, log).await?;
             }
             let entry = delivery.next().await?;
+            log.nats.has_read(now, entry.at);
             if let Some(last) = expected.take() {
                 if entry.at == last {
                     continue;
@@ -526,8 +529,13 @@ impl State {
         if self.progress.created != Some(now.created) {
             self.progress.created = Some(now.created);
             (self.progress.last, self.progress.cut) = (None, None);
+            self.progress.renewed = None;
             self.history.begin_at(0);
             self.set_past(log, 0);
+        }
+        if self.progress.last.is_none() && now.cut > self.progress.renewed {
+            // Nobody was here to notice whether this room has lost something then.
+            self.progress.cut = self.progress.cut.max(now.cut);
         }
         self.progress.last
     }
@@ -574,6 +582,7 @@ impl State {
     /// From here on the log has another past than what was known of it.
     fn renew(&mut self, log: &RoomLog, salt: u64, at: At) {
         self.progress.cut.take_if(|lost| at.time > *lost);
+        self.progress.renewed = Some(at.time);
         self.be_of(salt, log);
     }
 

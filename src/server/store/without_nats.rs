@@ -13,7 +13,7 @@ use crate::server::ended::Ended;
 use crate::server::limits::Limits;
 use crate::server::name::Name;
 use crate::server::presence::Presence;
-use crate::server::store::nats::{Entry, Place, Unclaimed, Up};
+use crate::server::store::nats::{At, Entry, Place, Unclaimed, Up};
 
 /// A connection, of which there is none.
 #[derive(Clone, Debug)]
@@ -82,6 +82,11 @@ impl Nats {
     /// Never called.
     #[allow(clippy::unused_async)] // as the other one is
     pub async fn is_another(&self, _then: Up) -> Option<bool> {
+        match *self {}
+    }
+
+    /// Never called.
+    pub fn has_read(&self, _then: Up, _at: At) {
         match *self {}
     }
 

@@ -5,7 +5,7 @@
 use std::fmt::{self, Arguments};
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 use std::error::Error;
@@ -27,7 +27,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::os::describe;
 use crate::server::limits::Limits;
@@ -49,6 +49,8 @@ struct Shared {
     shown: String,
     /// Since when it can be used, if it can be now.
     up: watch::Receiver<Option<Up>>,
+    /// The last message of the stream that was read in any room.
+    newest: Mutex<Option<At>>,
     /// Notified when somebody found that the stream should be looked at.
     look: Notify,
     /// What tells this run of the server from all others that ever were.
@@ -202,6 +204,7 @@ impl Nats {
             stream,
             shown,
             up,
+            newest: Mutex::default(),
             look: Notify::new(),
             server: number(server),
             next_message: AtomicU64::new(1),
@@ -220,6 +223,7 @@ impl Nats {
         let shared = &self.0;
         // The stream was there once, and was not found so many times since.
         let (mut was_there, mut missing) = (false, 0);
+        let mut last = None;
         loop {
             let hint = hinted.borrow_and_update().clone();
             let mut found = Err(String::new());
@@ -230,7 +234,8 @@ impl Nats {
                     let why = format!("its stream {} is gone, and is made anew", shared.stream);
                     shared.told.tell(Part::Stream, Some(why), &shared.shown);
                 }
-                found = self.look(may_make).await.map_err(|trouble| match trouble {
+                let looked = self.look(may_make, last).await;
+                found = looked.map_err(|trouble| match trouble {
                     Trouble::Missing => {
                         missing += 1;
                         String::new()
@@ -246,10 +251,15 @@ impl Nats {
             }
             let is_same = hinted.borrow().round == hint.round;
             match found {
-                Ok(created) if is_same => {
+                Ok((created, cut)) if is_same => {
                     (was_there, missing) = (true, 0);
                     let round = hint.round;
-                    up.send_replace(Some(Up { round, created }));
+                    last = Some(Up {
+                        round,
+                        created,
+                        cut,
+                    });
+                    up.send_replace(last);
                     let forbidden = hint.forbidden.as_deref().map(not_allowed);
                     shared.told.tell(Part::Stream, forbidden, &shared.shown);
                     tokio::select! {
@@ -273,8 +283,13 @@ impl Nats {
         }
     }
 
-    /// Looks at the stream, and makes it if there is none. Returns when it was made.
-    async fn look(&self, may_make: bool) -> Result<i128, Trouble> {
+    /// Looks at the stream, and makes it if there is none. Returns when it was made, and if it was cut
+    /// back, when the last message that it has lost was sent.
+    async fn look(
+        &self,
+        may_make: bool,
+        last: Option<Up>,
+    ) -> Result<(i128, Option<i128>), Trouble> {
         let shared = &self.0;
         let (most, needed) = (
             shared.client.max_payload(),
@@ -343,7 +358,61 @@ impl Nats {
             return Err(Trouble::NoAnswer); // It does not know yet.
         }
         self.look_for_names(config.num_replicas).await?;
-        Ok(created)
+        let last = last.filter(|last| last.created == created);
+        let newest = *self.newest();
+        let lost = match newest {
+            Some(newest) if last.is_some() && !self.has_lost(newest).await? => None,
+            newest => newest,
+        };
+        if lost.is_some() {
+            // It is not of this stream, or is not in it any more.
+            *self.newest() = None;
+        }
+        let cut = last.and_then(|last| last.cut.max(lost.map(|lost| lost.time)));
+        Ok((created, cut))
+    }
+
+    /// Whether the stream has lost a message that was read of it: it was cut back, as after a power
+    /// failure. What it has forgotten since is not lost.
+    async fn has_lost(&self, message: At) -> Result<bool, Trouble> {
+        let Shared {
+            context,
+            stream,
+            limits,
+            ..
+        } = &*self.0;
+        for attempt in 0..limits.nats_missing {
+            // One that leads a cluster since a moment ago may not have all yet.
+            if attempt > 0 {
+                sleep(limits.nats_retry).await;
+            }
+            let found = context.get_stream(stream).await;
+            let found = found.map_err(|error| unanswered(&error))?;
+            let state = &found.cached_info().state;
+            if state.last_sequence < message.sequence {
+                continue;
+            }
+            return match found.get_raw_message(message.sequence).await {
+                Ok(there) => Ok(there.time.unix_timestamp_nanos() != message.time),
+                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(false),
+                Err(_) => Err(Trouble::NoAnswer),
+            };
+        }
+        Ok(true)
+    }
+
+    fn newest(&self) -> MutexGuard<'_, Option<At>> {
+        // A panic elsewhere does not matter here: none can happen while this lock is held.
+        let newest = self.0.newest.lock();
+        newest.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A message of the stream was read, as it was `then`.
+    pub fn has_read(&self, then: Up, at: At) {
+        if *self.0.up.borrow() == Some(then) {
+            let mut newest = self.newest();
+            *newest = (*newest).max(Some(at));
+        }
     }
 
     /// Looks at the bucket of the names, and makes it if there is none.

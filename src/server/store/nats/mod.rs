@@ -52,7 +52,7 @@ pub struct Place<'a> {
 }
 
 /// The place of a message in the stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct At {
     /// Its sequence.
     pub sequence: u64,
@@ -84,6 +84,9 @@ pub struct Up {
     pub round: u64,
     /// When the stream was made, in nanoseconds of Unix time.
     pub created: i128,
+    /// It was cut back since this server knows it, and this is when the last message that it has lost was
+    /// sent, in nanoseconds of Unix time.
+    pub cut: Option<i128>,
 }
 
 /// Why somebody does not have a name.
