@@ -237,7 +237,7 @@ where
             return;
         }
     }
-    pending().await
+    pending::<()>().await;
 }
 
 /// Reads the head of a request. The caller sets the deadline.

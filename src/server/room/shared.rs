@@ -163,13 +163,13 @@ impl Room {
                 (sent != Some(number) || state.batches.is_none()).then(|| state.batches.is_none())
             };
             // What was read by then is not sent once more, if it was there already.
-            let send = async {
+            let sending = async {
                 let is_ready = |state: &mut State| state.progress.is_ready.then_some(());
                 self.until(stored, is_ready).await;
                 self.send_once(log, number, message).await
             };
             tokio::select! {
-                is_sent = send => {
+                is_sent = sending => {
                     self.state().progress.is_refused = !is_sent;
                     stored.applied.notify_waiters();
                 }

@@ -359,16 +359,15 @@ impl Nats {
         }
         self.look_for_names(config.num_replicas).await?;
         let last = last.filter(|last| last.created == created);
+        let mut cut = last.and_then(|last| last.cut);
         let newest = *self.newest();
-        let lost = match newest {
-            Some(newest) if last.is_some() && !self.has_lost(newest).await? => None,
-            newest => newest,
-        };
-        if lost.is_some() {
+        if let Some(newest) = newest
+            && (last.is_none() || self.has_lost(newest).await?)
+        {
             // It is not of this stream, or is not in it any more.
             *self.newest() = None;
+            cut = last.and(cut.max(Some(newest.time)));
         }
-        let cut = last.and_then(|last| last.cut.max(lost.map(|lost| lost.time)));
         Ok((created, cut))
     }
 
