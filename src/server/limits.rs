@@ -191,6 +191,8 @@ pub struct Limits {
     /// How often a stream that was there must not be found before it is made again: in a cluster that
     /// elects a leader it may not be found for a while.
     pub nats_missing: u32,
+    /// How often the connection is made anew as long as something is not allowed on it.
+    pub nats_again: Duration,
     /// Bytes that a new stream may take on the disks of NATS, for as long as the chat is not silent: a
     /// thousand rooms' `window`. NATS reserves them. Whoever runs it can change that.
     pub nats_bytes: i64,
@@ -232,7 +234,7 @@ pub struct Limits {
     /// How often a server says that its readers are behind. Whoever has not said so for three times as long
     /// is not waited for.
     pub nats_behind: Duration,
-    /// Servers that are waited for at once.
+    /// Servers that are waited for at once. A stream has to keep more messages than that.
     pub nats_servers: usize,
     /// Connections to the port of `--metrics` at once: Prometheus, its twin, and a person or two.
     pub scrapes: usize,
@@ -362,6 +364,7 @@ impl Limits {
         nats_answer: Duration::from_secs(2),
         nats_retry: Duration::from_millis(500),
         nats_missing: 3,
+        nats_again: Duration::from_secs(10),
         nats_bytes: 1024 * 1024 * 1024,
         nats_messages: 64 * 1024,
         nats_authors: 4096,

@@ -3,7 +3,7 @@
 
 use crate::support::raw::{Raw, health};
 use crate::support::{Port, Program, Server};
-use crate::{ANA, Nats};
+use crate::{ANA, Nats, is_taken};
 
 /// The server says this of its NATS.
 #[track_caller]
@@ -133,6 +133,44 @@ fn who_may_not_speak_is_told_what_is_missing() {
     let (status, _) = Raw::asking_for(server.port, &target).refusal();
     assert_eq!(status, 503);
     drop(ana);
+}
+
+/// Waits until the server has made its connection anew, which it does every ten seconds.
+#[test]
+fn rights_that_are_given_back_are_used_again() {
+    let configuration = |rights: &str| {
+        format!(
+            "jetstream {{ store_dir: \"FOLDER/jetstream\" }}
+             authorization {{ users = [ {{ user: ana, password: secret, permissions: {{ {rights} }} }} ] }}"
+        )
+    };
+    for (denied, subject) in [
+        ("publish: { deny: [\"chat.room.*\"] }", "chat.room."),
+        ("subscribe: { deny: [\"_INBOX.>\"] }", "_INBOX.>"),
+    ] {
+        let Some(nats) = Nats::with(&configuration("")) else {
+            return;
+        };
+        let url = format!("nats://ana:secret@127.0.0.1:{}", nats.port);
+        let mut server = Server::with(&["--nats", &url]);
+        let mut ana = Raw::enter(server.port, "/");
+        ana.say("before");
+        is_taken(&mut ana);
+        nats.reload(&configuration(denied));
+        ana.say("during");
+        assert_eq!(
+            ana.text_with_pongs(),
+            "* the chat is interrupted: lines are kept and sent later"
+        );
+        may_not(&mut server, &nats.url(), subject);
+        assert_eq!(health(server.port).0, 503);
+        nats.reload(&configuration(""));
+        assert_eq!(ana.text_with_pongs(), "* the chat goes on");
+        is_taken(&mut ana);
+        let said = server.program.err_line();
+        assert!(said.ends_with(" can be used again"), "{said}");
+        assert_eq!(health(server.port), (200, "ok".to_owned()));
+    }
 }
 
 #[test]

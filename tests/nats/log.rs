@@ -230,7 +230,7 @@ fn what_the_stream_has_forgotten_is_missed_and_that_is_said() {
     make(
         &nats,
         Config {
-            max_messages_per_subject: 5,
+            max_messages_per_subject: 100,
             ..stream()
         },
     );
@@ -244,21 +244,21 @@ fn what_the_stream_has_forgotten_is_missed_and_that_is_said() {
     nats.kill();
     second.while_stopped(|| {
         nats.run();
-        for n in 0..10 {
+        for n in 0..150 {
             ana.say(&n.to_string());
             is_taken(&mut ana);
         }
     });
     is_told_to_come_back(&mut bob.raw);
     hears(&mut eve, "* some messages missed");
-    for n in 5..10 {
+    for n in 50..150 {
         hears(&mut eve, &format!("ana: {n}"));
     }
     let target = format!("/?session={ANA}&name=bob2{}", bob.after());
     let mut back = Client::enter(second.port, &target);
     assert_eq!(back.epoch, bob.epoch);
     assert_eq!(back.hear(), "* some messages missed");
-    for n in 5..10 {
+    for n in 50..150 {
         assert_eq!(back.hear(), format!("ana: {n}"));
     }
     // A server that starts now knows it, too.
@@ -421,6 +421,7 @@ fn a_stream_that_is_not_a_chats_is_refused() {
         Config {
             discard: DiscardPolicy::New,
             storage: StorageType::Memory,
+            max_messages_per_subject: 64,
             ..stream()
         },
     );
@@ -428,8 +429,8 @@ fn a_stream_that_is_not_a_chats_is_refused() {
     let said = server.program.err_line();
     let expected = format!(
         "server: cannot use NATS at {url}: its stream chat has other settings than this server gives one \
-         (discard, storage): delete it, or name another with --nats-stream (trying again; who speaks \
-         waits)"
+         (discard, storage, max_msgs_per_subject): delete it, or name another with --nats-stream (trying \
+         again; who speaks waits)"
     );
     assert_eq!(said, expected);
     nats.js(async |js| js.delete_stream("chat").await.map(drop).unwrap());

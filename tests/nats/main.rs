@@ -72,15 +72,36 @@ impl Nats {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = env::temp_dir().join(format!("chat-nats-{}-{number}", process::id()));
         fs::create_dir(&folder).unwrap();
-        let configuration = configuration.replace("FOLDER", folder.to_str().unwrap());
-        fs::write(folder.join("nats.conf"), configuration).unwrap();
         let mut nats = Self {
             folder,
             running: None,
             port: 0,
         };
+        nats.configure(configuration);
         nats.run();
         Some(nats)
+    }
+
+    fn configure(&self, configuration: &str) {
+        let configuration = configuration.replace("FOLDER", self.folder.to_str().unwrap());
+        fs::write(self.folder.join("nats.conf"), configuration).unwrap();
+    }
+
+    /// Gives it another configuration while it runs.
+    fn reload(&self, configuration: &str) {
+        self.configure(configuration);
+        let reloaded = || {
+            let log = fs::read_to_string(self.folder.join("log")).unwrap();
+            log.matches("Reloaded server configuration").count()
+        };
+        let before = reloaded();
+        let id = self.running.as_ref().expect("it runs").id();
+        signal(id, "HUP");
+        let until = Instant::now() + PATIENCE;
+        while reloaded() == before {
+            assert!(Instant::now() < until, "it does not take it");
+            thread::yield_now();
+        }
     }
 
     /// Starts it, on the port that it had before if it had one, and waits until it listens.

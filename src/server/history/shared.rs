@@ -35,6 +35,15 @@ impl History {
         self.add(batch, at.sequence << INDEX, at.millis())
     }
 
+    /// Lines were taken that were not read here.
+    pub fn count_shared(&mut self, parts: &[Part<'_>], at: At) {
+        if let Some(counts) = &mut self.counts {
+            for part in parts {
+                counts.take(part.author, part.before, part.lines, at.sequence);
+            }
+        }
+    }
+
     /// A session comes to a connection of some server. If it had one here, that learns of it, unless it
     /// `stays`.
     pub fn claim(&mut self, session: u64, sent: u64, claim: Claim, stays: bool, at: At) {

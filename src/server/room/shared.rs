@@ -66,6 +66,12 @@ impl Progress {
         self.last.map_or(0, |last| last.sequence)
     }
 
+    /// Whether the stream has what was sent before this message, and it was not delivered.
+    fn has_lost_sent(&self, at: At) -> bool {
+        let sent = self.sent.as_ref().and_then(|sent| sent.sequence);
+        sent.is_some_and(|sequence| sequence < at.sequence)
+    }
+
     /// Whether what is said goes to the stream, and what is in the stream comes from it.
     fn goes_on(&self) -> bool {
         self.is_ready && !self.is_refused
@@ -79,6 +85,8 @@ struct Sent {
     message: Bytes,
     batch: BatchMut,
     begun: Instant,
+    /// Its place there, if the stream has said that it has it.
+    sequence: Option<u64>,
 }
 
 impl Room {
@@ -166,32 +174,65 @@ impl Room {
             let sending = async {
                 let is_ready = |state: &mut State| state.progress.is_ready.then_some(());
                 self.until(stored, is_ready).await;
-                self.send_once(log, number, message).await
+                self.send_once(log, number, message, |sequence| {
+                    self.state().has_sent(number, sequence);
+                    self.skip_what_was_lost(stored, log);
+                    stored.applied.notify_waiters();
+                })
+                .await;
             };
             tokio::select! {
-                is_sent = sending => {
-                    self.state().progress.is_refused = !is_sent;
-                    stored.applied.notify_waiters();
-                }
+                () = sending => {}
                 is_closed = self.until(stored, is_over) => if is_closed { return },
             }
         }
     }
 
+    /// Says that something was missed if what was sent was: the stream has it before something that was
+    /// read.
+    fn skip_what_was_lost(&self, stored: &Stored, log: &RoomLog) {
+        let last = self.state().progress.last;
+        if let Some(last) = last
+            && self.state().progress.has_lost_sent(last)
+        {
+            self.skip_to(stored, log, last);
+        }
+    }
+
+    /// What comes before this message is forgotten by the stream, and was not read.
+    fn skip_to(&self, stored: &Stored, log: &RoomLog, at: At) {
+        let mut state = self.state();
+        state.skip_to(at, log);
+        self.end(&mut state);
+        drop(state);
+        self.tell(stored, SOME_MISSED);
+    }
+
     /// Sends a message when there is a connection: what is sent while there is none would be sent once for
-    /// each time. Returns when it may have to be sent again, and whether it was taken now.
-    async fn send_once(&self, log: &RoomLog, number: u64, message: Bytes) -> bool {
+    /// each time. Says at which sequence the stream has it, if it does, and returns when it may have to be
+    /// sent again.
+    async fn send_once(
+        &self,
+        log: &RoomLog,
+        number: u64,
+        message: Bytes,
+        is_sent: impl FnOnce(Option<u64>),
+    ) {
         let mut up = log.nats.up();
         let is_up = up.wait_for(Option::is_some).await.is_ok();
-        let is_sent = is_up && log.nats.publish(&log.subject, number, message).await;
-        if is_sent {
+        let sequence = if is_up {
+            log.nats.publish(&log.subject, number, message).await
+        } else {
+            None
+        };
+        is_sent(sequence);
+        if sequence.is_some() {
             // It will be delivered. If the connection is lost, it may have to be sent again all the
             // same: to a stream that was cut back.
             let _ = up.changed().await;
         } else {
             sleep(self.limits.nats_pause).await;
         }
-        is_sent
     }
 
     /// Reads the stream, and again whenever that ends, until the room is closed.
@@ -228,6 +269,9 @@ impl Room {
             },
         };
         let mut delivery = log.nats.follow(&log.subject, begin.max(1)).await.ok()?;
+        if expected.is_none() && log.nats.is_another(now).await? {
+            return None;
+        }
         if let Some(last) = expected
             && delivery.pending == 0
         {
@@ -256,8 +300,7 @@ impl Room {
                     return None;
                 }
                 // The stream has forgotten what was to be read next.
-                self.state().skip_to(entry.at, log);
-                self.tell(stored, SOME_MISSED);
+                self.skip_to(stored, log, entry.at);
             }
             if entry.at.sequence <= self.state().progress.sequence() {
                 continue;
@@ -299,8 +342,8 @@ impl Room {
         let renewal = self.state().renewal(log);
         if let Some((number, message)) = renewal {
             // When it comes back the room has another past, here and everywhere.
-            let is_sent = log.nats.publish(&log.subject, number, message).await;
-            return is_sent.then_some(());
+            log.nats.publish(&log.subject, number, message).await?;
+            return Some(());
         }
         self.state().progress.is_ready = true;
         stored.applied.notify_waiters();
@@ -325,10 +368,9 @@ impl Room {
         }
         if std::mem::take(is_first) {
             self.state().begin_with(head, at, log);
-        } else if self.state().has_missed(head) {
+        } else if self.state().has_missed(head, at) {
             // The stream has forgotten it before it was delivered.
-            self.state().skip_to(at, log);
-            self.tell(stored, SOME_MISSED);
+            self.skip_to(stored, log, at);
         }
         let is_own = head.server == log.nats.server();
         let is_sent = |sent: &mut Sent| is_own && sent.number == head.number;
@@ -459,7 +501,7 @@ impl Room {
         loop {
             tokio::select! {
                 _ = &mut claimed => return (log.nats.server(), number),
-                _ = self.send_once(log, number, message.clone()) => {}
+                () = self.send_once(log, number, message.clone(), drop) => {}
             }
         }
     }
@@ -517,6 +559,7 @@ impl State {
                 message,
                 batch,
                 begun: Instant::now(),
+                sequence: None,
             });
             self.storing = true;
         }
@@ -613,13 +656,32 @@ impl State {
         !self.next.is_empty() && behind.any(|(sequence, _)| *sequence < self.progress.previous)
     }
 
-    /// Whether whoever sent a message had seen another in this room that was not read here.
-    fn has_missed(&self, head: Head) -> bool {
-        head.prior >> INDEX > self.progress.sequence()
+    /// The stream has a message of this server, if that is known, or has not taken it.
+    fn has_sent(&mut self, number: u64, sequence: Option<u64>) {
+        self.progress.is_refused = sequence.is_none();
+        let sent = self.progress.sent.as_mut();
+        if let Some(sent) = sent.filter(|sent| sent.number == number) {
+            sent.sequence = sequence;
+        }
     }
 
-    /// What comes before this message is forgotten by the stream, and was not read.
+    /// Whether there was something in this room before a message that was not read here: whoever sent
+    /// that had seen it, or it is of this server.
+    fn has_missed(&self, head: Head, at: At) -> bool {
+        head.prior >> INDEX > self.progress.sequence() || self.progress.has_lost_sent(at)
+    }
+
+    /// What comes before this message is forgotten by the stream, and was not read. What this server has
+    /// sent of it was taken all the same: others may have read it.
     fn skip_to(&mut self, at: At, log: &RoomLog) {
+        if self.progress.has_lost_sent(at)
+            && let Some(sent) = self.progress.sent.take()
+        {
+            if let Some((_, Body::Lines(parts))) = message::decode(&sent.message) {
+                self.history.count_shared(&parts, at);
+            }
+            self.settle(sent.batch, |_, _| {});
+        }
         self.history.begin_at(at.sequence << INDEX);
         self.history.renew(None);
         self.forget_sessions(log);
@@ -643,7 +705,7 @@ impl State {
         if let Some((_, Body::Lines(mut parts))) = message::decode(&sent.message) {
             parts.retain(|part| part.author >> 63 == 0);
             sent.message = message::encode(&head, &Body::Lines(parts)).into();
-            sent.number = head.number;
+            (sent.number, sent.sequence) = (head.number, None);
         }
         self.progress.sent = Some(sent);
     }

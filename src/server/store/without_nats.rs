@@ -102,7 +102,7 @@ impl Nats {
 
     /// Never called.
     #[allow(clippy::unused_async)] // as the other one is
-    pub async fn publish(&self, _subject: &str, _number: u64, _message: Bytes) -> bool {
+    pub async fn publish(&self, _subject: &str, _number: u64, _message: Bytes) -> Option<u64> {
         match *self {}
     }
 

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::os::describe;
 use crate::server::limits::Limits;
@@ -224,8 +224,19 @@ impl Nats {
         // The stream was there once, and was not found so many times since.
         let (mut was_there, mut missing) = (false, 0);
         let mut last = None;
+        // When the connection was made anew, and what was not allowed before, until it is known whether it
+        // is now.
+        let (mut renewed, mut suspected) = (Instant::now(), None);
         loop {
             let hint = hinted.borrow_and_update().clone();
+            if hint.forbidden.is_some() && renewed.elapsed() >= shared.limits.nats_again {
+                // NATS drops a subscription that is not allowed any more, so only a new connection shows
+                // whether it is again. An error means that there is none now.
+                (renewed, suspected) = (Instant::now(), hint.forbidden);
+                let _ = shared.client.force_reconnect().await;
+                let _ = timeout(shared.limits.nats_retry, hinted.changed()).await;
+                continue;
+            }
             let mut found = Err(String::new());
             if shared.client.connection_state() == State::Connected {
                 // A stream that is not found while a cluster elects its leader is there all the same.
@@ -241,8 +252,9 @@ impl Nats {
                         String::new()
                     }
                     Trouble::NoAnswer => {
-                        let forbidden = hinted.borrow().forbidden.as_deref().map(not_allowed);
-                        forbidden.unwrap_or_else(|| "it does not answer".to_owned())
+                        let forbidden = hinted.borrow().forbidden.clone();
+                        let forbidden = forbidden.as_ref().or(suspected.as_ref());
+                        forbidden.map_or_else(|| "it does not answer".to_owned(), not_allowed)
                     }
                     Trouble::Said(why) => why,
                 });
@@ -260,11 +272,21 @@ impl Nats {
                         cut,
                     });
                     up.send_replace(last);
-                    let forbidden = hint.forbidden.as_deref().map(not_allowed);
+                    let forbidden = hint.forbidden.as_ref().or(suspected.as_ref());
+                    let forbidden = forbidden.map(not_allowed);
                     shared.told.tell(Part::Stream, forbidden, &shared.shown);
+                    let look = async {
+                        if hint.forbidden.is_some() {
+                            sleep_until(renewed + shared.limits.nats_again).await;
+                        } else if suspected.take().is_some() {
+                            sleep(shared.limits.nats_answer).await;
+                        } else {
+                            shared.look.notified().await;
+                        }
+                    };
                     tokio::select! {
                         _ = hinted.changed() => {}
-                        () = shared.look.notified() => {}
+                        () = look => {}
                     }
                     if shared.client.connection_state() != State::Connected {
                         up.send_replace(None);
@@ -318,9 +340,15 @@ impl Nats {
                         return Err(Trouble::Missing);
                     }
                     let made = shared.context.create_stream(&wanted).await;
-                    made.map_err(|error| self.not_made(&error))?;
-                    // When several servers make it at once, NATS 2.9 may answer with a wrong time.
+                    if made.is_err() {
+                        sleep(shared.limits.nats_pause).await;
+                    }
+                    // When several servers make it at once, NATS 2.9 may answer with a wrong time, or that
+                    // there is another stream with its subjects.
                     let found = shared.context.get_stream(&shared.stream).await;
+                    if let (Err(_), Err(error)) = (&found, made) {
+                        return Err(self.not_made(&error));
+                    }
                     found.map_err(|error| unanswered(&error))?
                 }
                 GetStreamErrorKind::JetStream(error) => return Err(self.refused(&error)),
@@ -328,12 +356,20 @@ impl Nats {
             },
         };
         let (info, config) = (found.cached_info(), &found.cached_info().config);
+        // Each server may send a message before it has read those of the others.
+        let servers = i64::try_from(shared.limits.nats_servers).unwrap_or(i64::MAX);
+        let too_few = |most| (1..=servers).contains(&most);
         let wrong = [
             (config.subjects != wanted.subjects, "subjects"),
             (config.discard != wanted.discard, "discard"),
             (config.retention != wanted.retention, "retention"),
             (config.storage != wanted.storage, "storage"),
             (config.no_ack, "no_ack"),
+            (too_few(config.max_messages), "max_msgs"),
+            (
+                too_few(config.max_messages_per_subject),
+                "max_msgs_per_subject",
+            ),
             (config.sealed, "sealed"),
             (
                 config.mirror.is_some() || config.sources.is_some(),
@@ -523,8 +559,9 @@ impl Nats {
     }
 
     /// Sends a message, once, and waits until the stream has it. With the same number it is in the
-    /// stream once, if that is sent soon enough after the first time. Returns whether it has it.
-    pub async fn publish(&self, subject: &str, number: u64, message: Bytes) -> bool {
+    /// stream once, if that is sent soon enough after the first time. Returns its sequence there; `None`
+    /// if the stream may not have it.
+    pub async fn publish(&self, subject: &str, number: u64, message: Bytes) -> Option<u64> {
         let Shared {
             context,
             stream,
@@ -535,7 +572,7 @@ impl Nats {
             ..
         } = &*self.0;
         if client.connection_state() != State::Connected {
-            return false;
+            return None;
         }
         let publish = PublishMessage::build()
             .message_id(format!("{server:016x}-{number}"))
@@ -547,16 +584,16 @@ impl Nats {
         let why = match sent.await {
             Ok(ack) if ack.stream == *stream => {
                 told.tell(Part::Sending, None, shown);
-                return true;
+                return Some(ack.sequence);
             }
             Ok(ack) => overlap(&format!(", {},", ack.stream), stream),
             Err(error) => match error.kind() {
                 // The connection is not well, or the stream is gone, which the task that looks after
                 // them finds out.
-                PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => return false,
+                PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => return None,
                 PublishErrorKind::StreamNotFound => {
                     self.look_again();
-                    return false;
+                    return None;
                 }
                 _ => {
                     let source = error.source();
@@ -569,7 +606,7 @@ impl Nats {
             },
         };
         told.tell(Part::Sending, Some(why), shown);
-        false
+        None
     }
 
     /// The stream has delivered a message of this server, which took so long.
@@ -787,7 +824,8 @@ enum Trouble {
 }
 
 /// That this server may not do something, in NATS's words.
-fn not_allowed(what: &str) -> String {
+#[allow(clippy::ptr_arg)] // which is what `map` has
+fn not_allowed(what: &String) -> String {
     format!("it does not allow this server what it needs: {what}")
 }
 
@@ -834,7 +872,10 @@ impl Hint {
                 if self.forbidden.is_none()
                     && what.to_lowercase().starts_with("permissions violation") =>
             {
-                self.forbidden = Some(what);
+                // An inbox has another name each time.
+                let inbox = what.split_once("\"_INBOX.");
+                let inbox = inbox.map(|(before, _)| format!("{before}\"_INBOX.>\""));
+                self.forbidden = Some(inbox.unwrap_or(what));
             }
             _ => {}
         }
