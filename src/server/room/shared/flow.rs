@@ -220,6 +220,7 @@ impl Room {
             }
             let entry = delivery.next().await?;
             log.nats.has_read(now, entry.at);
+            let mut is_gap = false;
             if let Some(last) = expected.take() {
                 if entry.at == last {
                     continue;
@@ -233,12 +234,12 @@ impl Room {
                     return None;
                 }
                 // The stream has forgotten what was to be read next.
-                self.skip_to(stored, log, entry.at);
+                is_gap = true;
             }
             if entry.at.sequence <= self.state().progress.sequence() {
                 continue;
             }
-            self.take(stored, log, &entry, &mut is_first).await;
+            self.take(stored, log, &entry, &mut is_first, is_gap).await;
             stored.applied.notify_waiters();
         }
     }
@@ -284,8 +285,15 @@ impl Room {
         Some(())
     }
 
-    /// Applies a message of the stream.
-    async fn take(&self, stored: &Stored, log: &RoomLog, entry: &Entry, is_first: &mut bool) {
+    /// Applies a message of the stream, before which there is a gap if the stream has forgotten something.
+    async fn take(
+        &self,
+        stored: &Stored,
+        log: &RoomLog,
+        entry: &Entry,
+        is_first: &mut bool,
+        is_gap: bool,
+    ) {
         let at = entry.at;
         let Some((head, body)) = message::decode(&entry.message) else {
             log.nats.is_not_ours(&log.subject);
@@ -301,7 +309,7 @@ impl Room {
         }
         if std::mem::take(is_first) {
             self.state().begin_with(head, at, log);
-        } else if self.state().has_missed(head, at) {
+        } else if is_gap || self.state().has_missed(head, at) {
             // The stream has forgotten it before it was delivered.
             self.skip_to(stored, log, at);
         }
