@@ -173,6 +173,32 @@ fn rights_that_are_given_back_are_used_again() {
     }
 }
 
+/// The same of what NATS says when a connection is made.
+#[test]
+fn a_nats_that_takes_enough_again_is_used_again() {
+    let store = "jetstream { store_dir: \"FOLDER/jetstream\" }";
+    let little = format!("{store}\nmax_payload: 1000");
+    let Some(mut nats) = Nats::with(store) else {
+        return;
+    };
+    let mut server = nats.serve();
+    let mut ana = Raw::enter(server.port, "/");
+    ana.say("before");
+    is_taken(&mut ana);
+    nats.kill();
+    nats.configure(&little);
+    nats.run();
+    let said = server.program.err_line();
+    assert!(said.contains("it cannot be reached"), "{said}");
+    let said = server.program.err_line();
+    assert!(said.contains("its max_payload is 1000"), "{said}");
+    nats.reload(store);
+    ana.say("after");
+    is_taken(&mut ana);
+    let said = server.program.err_line();
+    assert!(said.ends_with(" can be used again"), "{said}");
+}
+
 #[test]
 fn flags_that_make_no_sense_are_refused() {
     for (wrong, why) in [

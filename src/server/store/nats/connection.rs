@@ -227,12 +227,16 @@ impl Nats {
         // When the connection was made anew, and what was not allowed before, until it is known whether it
         // is now.
         let (mut renewed, mut suspected) = (Instant::now(), None);
+        // What is in the way was said when this connection was made.
+        let mut is_old = false;
         loop {
             let hint = hinted.borrow_and_update().clone();
-            if hint.forbidden.is_some() && renewed.elapsed() >= shared.limits.nats_again {
-                // NATS drops a subscription that is not allowed any more, so only a new connection shows
-                // whether it is again. An error means that there is none now.
-                (renewed, suspected) = (Instant::now(), hint.forbidden);
+            let is_in_the_way = is_old || hint.forbidden.is_some();
+            if is_in_the_way && renewed.elapsed() >= shared.limits.nats_again {
+                // NATS drops a subscription that is not allowed any more, and says what it takes only when
+                // a connection is made. So only a new one shows whether that has changed. An error means
+                // that there is none now.
+                (renewed, suspected, is_old) = (Instant::now(), hint.forbidden, false);
                 let _ = shared.client.force_reconnect().await;
                 let _ = timeout(shared.limits.nats_retry, hinted.changed()).await;
                 continue;
@@ -255,6 +259,10 @@ impl Nats {
                         let forbidden = hinted.borrow().forbidden.clone();
                         let forbidden = forbidden.as_ref().or(suspected.as_ref());
                         forbidden.map_or_else(|| "it does not answer".to_owned(), not_allowed)
+                    }
+                    Trouble::SaidAtFirst(why) => {
+                        is_old = true;
+                        why
                     }
                     Trouble::Said(why) => why,
                 });
@@ -318,7 +326,7 @@ impl Nats {
             shared.limits.nats_message() + HEADERS,
         );
         if most < needed {
-            return Err(Trouble::Said(format!(
+            return Err(Trouble::SaidAtFirst(format!(
                 "its max_payload is {most}, and this server needs {needed}: make it larger, or --max-message smaller"
             )));
         }
@@ -821,6 +829,8 @@ enum Trouble {
     NoAnswer,
     /// In words.
     Said(String),
+    /// The same of what is known since the connection was made.
+    SaidAtFirst(String),
 }
 
 /// That this server may not do something, in NATS's words.
