@@ -341,7 +341,7 @@ impl Rooms {
     /// Lets nobody enter any more, and closes each room behind its last speaker.
     pub fn close(&self) {
         let mut state = self.state();
-        state.closed = true;
+        (state.ending, state.closed) = (true, true);
         state.rooms.values().for_each(Entry::close);
     }
 

@@ -57,6 +57,31 @@ fn hears(raw: &mut Raw, text: &str) -> Vec<String> {
     }
 }
 
+/// What stands before a message of another server: from which message on it keeps lines, and which it knew
+/// last.
+fn head(floor: u64, prior: u64) -> Head {
+    Head {
+        server: 7,
+        number: 1,
+        salt: 0,
+        floor: floor << INDEX,
+        prior: prior << INDEX,
+    }
+}
+
+/// A line comes from that server.
+fn say(nats: &Nats, head: &Head, line: &str) {
+    let frames = frame::text_of(&[line]);
+    let part = Part {
+        author: 7,
+        before: 0,
+        lines: 1,
+        frames: &frames,
+    };
+    let message = message::encode(head, &Body::Lines(vec![part]));
+    nats.publish("chat.room.SEED", message);
+}
+
 fn leave(raw: &mut Raw) {
     raw.send_frame(FIN | CLOSE, &[]);
     while raw.frame().is_some() {}
@@ -72,14 +97,10 @@ fn a_log_that_was_cut_back_has_another_past_on_all_servers() {
     let mut bob = Raw::enter(second.port, "/?name=bob");
     ana.say("kept");
     assert_eq!(bob.text(), "ana: kept");
-    nats.kill();
     nats.copy();
-    nats.run();
     ana.say("lost");
     hears(&mut bob, "ana: lost");
-    nats.kill();
     nats.put_back();
-    nats.run();
     is_told_to_come_back(&mut ana.raw);
     bob.say("new");
     is_taken(&mut bob);
@@ -110,13 +131,9 @@ fn who_has_a_session_when_an_old_log_is_put_back_comes_back() {
     let target = format!("/?session={ANA}&name=ana");
     let mut ana = Client::enter(first.port, &target);
     ana = Client::enter(second.port, &(target.clone() + &ana.after()));
-    nats.kill();
     nats.copy();
-    nats.run();
     ana = Client::enter_when_it_can(first.port, &(target + &ana.after()));
-    nats.kill();
     nats.put_back();
-    nats.run();
     is_told_to_come_back(&mut ana.raw);
 }
 
@@ -128,17 +145,13 @@ fn a_room_in_which_nobody_was_when_the_log_was_cut_back_has_another_past_too() {
     };
     let [server, killed] = [nats.serve(), nats.serve()];
     let mut ana = Client::enter(server.port, &format!("/?session={ANA}&name=ana"));
-    nats.kill();
     nats.copy();
-    nats.run();
     let other = format!("/other?session={BOB}");
     let mut bob = Client::enter_when_it_can(killed.port, &other);
     bob.say("lost");
     ana.say("lost as well");
     killed.program.signal("KILL");
-    nats.kill();
     nats.put_back();
-    nats.run();
     is_told_to_come_back(&mut ana.raw);
     let mut epochs = vec![bob.epoch.clone()];
     let known = ["* what was said before is not known here", "eve: new"];
@@ -166,9 +179,7 @@ fn a_log_that_is_put_back_twice_has_a_third_past() {
     };
     let server = nats.serve();
     drop(Client::enter(server.port, &format!("/other?session={ANA}")));
-    nats.kill();
     nats.copy();
-    nats.run();
     let mut epochs = Vec::new();
     for _ in 0..3 {
         let target = format!("/?session={ANA}&name=ana");
@@ -176,9 +187,7 @@ fn a_log_that_is_put_back_twice_has_a_third_past() {
         ana.say("lost");
         assert!(!epochs.contains(&ana.epoch), "{} in {epochs:?}", ana.epoch);
         epochs.push(ana.epoch.clone());
-        nats.kill();
         nats.put_back();
-        nats.run();
         is_told_to_come_back(&mut ana.raw);
     }
 }
@@ -305,16 +314,12 @@ fn who_knows_lines_that_the_log_has_lost_is_let_in_and_told() {
     let server = nats.serve();
     let mut ana = Client::enter(server.port, &format!("/?session={ANA}&name=ana"));
     ana.say("kept");
-    nats.kill();
     nats.copy();
-    nats.run();
     let target = format!("/?session={BOB}&name=bob");
     Client::enter_when_it_can(server.port, &target).say("lost");
     hears(&mut ana.raw, "bob: lost");
     server.program.signal("KILL");
-    nats.kill();
     nats.put_back();
-    nats.run();
     let server = nats.serve();
     let target = format!("/?session={ANA}&name=ana&sent=1&after={}", ana.epoch);
     let beyond = format!("{target}.{}", 900 << INDEX);
@@ -334,26 +339,10 @@ fn what_was_meant_for_another_stream_is_dropped_on_all_servers() {
     let [first, second] = [nats.serve(), nats.serve()];
     let mut ana = Client::enter(first.port, &format!("/?session={ANA}&name=ana"));
     let mut bob = Client::enter(second.port, &format!("/?session={BOB}&name=bob"));
-    let late = |body: &Body<'_>| {
-        let head = Head {
-            server: 7,
-            number: 1,
-            salt: 0,
-            floor: 400 << INDEX,
-            prior: 900 << INDEX,
-        };
-        nats.publish("chat.room.SEED", message::encode(&head, body));
-    };
-    let frames = frame::text_of(&["eve: late"]);
-    let part = Part {
-        author: 7,
-        before: 0,
-        lines: 1,
-        frames: &frames,
-    };
+    let late = head(400, 900);
     ana.say("one");
-    late(&Body::Lines(vec![part]));
-    late(&Body::Salt(5));
+    say(&nats, &late, "eve: late");
+    nats.publish("chat.room.SEED", message::encode(&late, &Body::Salt(5)));
     // A server that begins to read behind them has the same past.
     let third = nats.serve();
     let target = format!("/?session=the-session-of-eve-000&after={}.0", ana.epoch);
@@ -514,22 +503,7 @@ fn what_was_forgotten_before_it_was_delivered_is_missed_and_that_is_said() {
     assert_eq!(bob.text(), "ana: one");
     // It stands for one of this room.
     let forgotten = nats.publish("chat.room.other", b"garbage".to_vec());
-    let head = Head {
-        server: 7,
-        number: 1,
-        salt: 0,
-        floor: 0,
-        prior: forgotten << INDEX,
-    };
-    let frames = frame::text_of(&["eve: two"]);
-    let part = Part {
-        author: 7,
-        before: 0,
-        lines: 1,
-        frames: &frames,
-    };
-    let message = message::encode(&head, &Body::Lines(vec![part]));
-    nats.publish("chat.room.SEED", message);
+    say(&nats, &head(0, forgotten), "eve: two");
     assert_eq!(bob.text(), "* some messages missed");
     assert_eq!(bob.text(), "eve: two");
     is_told_to_come_back(&mut ana.raw);

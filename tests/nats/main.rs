@@ -138,20 +138,24 @@ impl Nats {
         }
     }
 
-    /// Makes a copy of what it has in files, while it does not run.
-    fn copy(&self) {
+    /// Ends it, makes a copy of what it has in files, and starts it again.
+    fn copy(&mut self) {
+        self.kill();
         copy(
             &self.folder.join("jetstream"),
             &self.folder.join("jetstream.old"),
         );
+        self.run();
     }
 
-    /// Puts that back.
-    fn put_back(&self) {
+    /// Ends it, puts that copy back, and starts it again.
+    fn put_back(&mut self) {
+        self.kill();
         copy(
             &self.folder.join("jetstream.old"),
             &self.folder.join("jetstream"),
         );
+        self.run();
     }
 
     /// Does something while it stands still.

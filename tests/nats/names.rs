@@ -210,16 +210,12 @@ fn who_has_a_name_keeps_it_when_an_old_bucket_is_put_back() {
         return;
     };
     let mut eve = Raw::enter(there.port, "/?name=ana");
-    nats.kill();
     nats.copy();
-    nats.run();
     eve.say("NATS is there again, since this is taken");
     is_here(&mut eve);
     drop(eve);
     let mut ana = enter_when_free(&here, "/?name=ana");
-    nats.kill();
     nats.put_back();
-    nats.run();
     // She has it again when its time comes to be written once more.
     let is_written = async |js: Context| {
         let bucket = js.get_key_value("chat-names").await.unwrap();

@@ -202,13 +202,14 @@ impl Room {
             },
         };
         let mut delivery = log.nats.follow(&log.subject, begin.max(1)).await.ok()?;
-        if expected.is_none() && log.nats.is_another(now).await? {
+        // One that was made anew is begun with when that is known everywhere in this server.
+        if log.nats.is_another(now).await? {
             return None;
         }
         if let Some(last) = expected
             && delivery.pending == 0
         {
-            if self.was_cut_back(log, last).await? && !log.nats.is_another(now).await? {
+            if self.was_cut_back(log, last).await? {
                 self.state().is_cut_back();
             }
             return None;
@@ -224,10 +225,6 @@ impl Room {
             if let Some(last) = expected.take() {
                 if entry.at == last {
                     continue;
-                }
-                // One that was made anew is begun with when that is known everywhere in this server.
-                if log.nats.is_another(now).await? {
-                    return None;
                 }
                 if entry.at.sequence <= last.sequence {
                     self.state().is_cut_back();

@@ -224,9 +224,9 @@ impl Nats {
         // The stream was there once, and was not found so many times since.
         let (mut was_there, mut missing) = (false, 0);
         let mut last = None;
-        // When the connection was made anew, and what was not allowed before, until it is known whether it
-        // is now.
-        let (mut renewed, mut suspected) = (Instant::now(), None);
+        // When the connection was made anew, and what was not allowed before, as long as it may still turn
+        // out that it is not now.
+        let (mut renewed, mut suspected) = (Instant::now(), None::<String>);
         // What is in the way was said when this connection was made.
         let mut is_old = false;
         loop {
@@ -236,10 +236,14 @@ impl Nats {
                 // NATS drops a subscription that is not allowed any more, and says what it takes only when
                 // a connection is made. So only a new one shows whether that has changed. An error means
                 // that there is none now.
-                (renewed, suspected, is_old) = (Instant::now(), hint.forbidden, false);
+                (renewed, suspected) = (Instant::now(), hint.forbidden);
+                is_old = false;
                 let _ = shared.client.force_reconnect().await;
                 let _ = timeout(shared.limits.nats_retry, hinted.changed()).await;
                 continue;
+            }
+            if renewed.elapsed() >= shared.limits.nats_answer {
+                suspected = None;
             }
             let mut found = Err(String::new());
             if shared.client.connection_state() == State::Connected {
@@ -249,52 +253,41 @@ impl Nats {
                     let why = format!("its stream {} is gone, and is made anew", shared.stream);
                     shared.told.tell(Part::Stream, Some(why), &shared.shown);
                 }
-                let looked = self.look(may_make, last).await;
+                let looked = self.look(may_make, hint.round, last).await;
+                is_old = matches!(looked, Err(Trouble::SaidAtFirst(_)));
                 found = looked.map_err(|trouble| match trouble {
                     Trouble::Missing => {
                         missing += 1;
                         String::new()
                     }
                     Trouble::NoAnswer => {
-                        let forbidden = hinted.borrow().forbidden.clone();
-                        let forbidden = forbidden.as_ref().or(suspected.as_ref());
+                        let hint = hinted.borrow();
+                        let forbidden = hint.forbidden.as_deref().or(suspected.as_deref());
                         forbidden.map_or_else(|| "it does not answer".to_owned(), not_allowed)
                     }
-                    Trouble::SaidAtFirst(why) => {
-                        is_old = true;
-                        why
-                    }
-                    Trouble::Said(why) => why,
+                    Trouble::Said(why) | Trouble::SaidAtFirst(why) => why,
                 });
             } else if let Some(why) = hint.failed {
                 found = Err(why.to_owned());
             }
             let is_same = hinted.borrow().round == hint.round;
             match found {
-                Ok((created, cut)) if is_same => {
+                Ok(now) if is_same => {
                     (was_there, missing) = (true, 0);
-                    let round = hint.round;
-                    last = Some(Up {
-                        round,
-                        created,
-                        cut,
-                    });
+                    last = Some(now);
                     up.send_replace(last);
-                    let forbidden = hint.forbidden.as_ref().or(suspected.as_ref());
+                    let forbidden = hint.forbidden.as_deref().or(suspected.as_deref());
                     let forbidden = forbidden.map(not_allowed);
                     shared.told.tell(Part::Stream, forbidden, &shared.shown);
-                    let look = async {
-                        if hint.forbidden.is_some() {
-                            sleep_until(renewed + shared.limits.nats_again).await;
-                        } else if suspected.take().is_some() {
-                            sleep(shared.limits.nats_answer).await;
-                        } else {
-                            shared.look.notified().await;
-                        }
+                    let again = match (&hint.forbidden, &suspected) {
+                        (Some(_), _) => Some(shared.limits.nats_again),
+                        (None, Some(_)) => Some(shared.limits.nats_answer),
+                        (None, None) => None,
                     };
                     tokio::select! {
                         _ = hinted.changed() => {}
-                        () = look => {}
+                        () = shared.look.notified() => {}
+                        () = sleep_until(renewed + again.unwrap_or_default()), if again.is_some() => {}
                     }
                     if shared.client.connection_state() != State::Connected {
                         up.send_replace(None);
@@ -313,13 +306,8 @@ impl Nats {
         }
     }
 
-    /// Looks at the stream, and makes it if there is none. Returns when it was made, and if it was cut
-    /// back, when the last message that it has lost was sent.
-    async fn look(
-        &self,
-        may_make: bool,
-        last: Option<Up>,
-    ) -> Result<(i128, Option<i128>), Trouble> {
+    /// Looks at the stream in this round, and makes it if there is none. `last` is what was found before.
+    async fn look(&self, may_make: bool, round: u64, last: Option<Up>) -> Result<Up, Trouble> {
         let shared = &self.0;
         let (most, needed) = (
             shared.client.max_payload(),
@@ -412,7 +400,11 @@ impl Nats {
             *self.newest() = None;
             cut = last.and(cut.max(Some(newest.time)));
         }
-        Ok((created, cut))
+        Ok(Up {
+            round,
+            created,
+            cut,
+        })
     }
 
     /// Whether the stream has lost a message that was read of it: it was cut back, as after a power
@@ -834,8 +826,7 @@ enum Trouble {
 }
 
 /// That this server may not do something, in NATS's words.
-#[allow(clippy::ptr_arg)] // which is what `map` has
-fn not_allowed(what: &String) -> String {
+fn not_allowed(what: &str) -> String {
     format!("it does not allow this server what it needs: {what}")
 }
 

@@ -205,8 +205,9 @@ impl Nats {
                 last.1 = revision;
             }
         }
-        // Of several connections of one session, the one that has the first key has the name.
-        if let Some((key, revision)) = keys.revisions.first_mut()
+        // Of several connections of one session that take the keys at once, the one that has the first
+        // of them in the end has the name.
+        if let [(key, revision), _, ..] = &mut keys.revisions[..]
             && session.is_some()
         {
             *revision = self.write(key, owner, *revision, false).await?;
