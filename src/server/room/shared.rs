@@ -45,8 +45,6 @@ pub(super) struct Progress {
     /// What is on its way to the stream. There is only one batch: so in the stream, no lines of an
     /// author can be missing before others.
     sent: Option<Sent>,
-    /// The stream did not take it when it was last sent.
-    is_refused: bool,
     /// Who waits for a session.
     claims: HashMap<u64, oneshot::Sender<()>>,
     /// Other servers whose readers are behind: how far each has come, and when it said so.
@@ -67,7 +65,7 @@ impl Progress {
 
     /// Whether what is said goes to the stream, and what is in the stream comes from it.
     fn goes_on(&self) -> bool {
-        self.is_ready && !self.is_refused
+        self.is_ready && !self.sent.as_ref().is_some_and(|sent| sent.was_refused)
     }
 }
 
@@ -80,6 +78,8 @@ struct Sent {
     begun: Instant,
     /// Its place there, if the stream has said that it has it.
     sequence: Option<u64>,
+    /// The stream has not taken it at least once.
+    was_refused: bool,
 }
 
 impl Sent {
@@ -135,6 +135,7 @@ impl State {
                 batch,
                 begun: Instant::now(),
                 sequence: None,
+                was_refused: false,
             });
             self.storing = true;
         }
@@ -233,10 +234,10 @@ impl State {
 
     /// The stream has a message of this server, if that is known, or has not taken it.
     fn has_sent(&mut self, number: u64, sequence: Option<u64>) {
-        self.progress.is_refused = sequence.is_none();
         let sent = self.progress.sent.as_mut();
         if let Some(sent) = sent.filter(|sent| sent.number == number) {
             sent.sequence = sequence;
+            sent.was_refused |= sequence.is_none();
         }
     }
 

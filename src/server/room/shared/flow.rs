@@ -329,7 +329,6 @@ impl Room {
                 };
                 // Often this is known before the stream's answer has come.
                 log.nats.has_sent(begun.elapsed());
-                state.progress.is_refused = false;
                 state.settle(batch, |state, batch| state.apply_shared(batch, &parts, at));
                 self.end(&mut state);
             }
