@@ -1,12 +1,13 @@
 //! What can happen to the log: it is cut back, forgets, or is not what it should be; readers who are
 //! slow, and servers that end.
 
-use std::sync::mpsc::{TryRecvError, channel};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::thread;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
 use chat_pair::server::frame;
 use chat_pair::server::store::nats::message::{self, Body, Head, INDEX, Part};
+use futures_util::StreamExt;
 use tokio::runtime::Builder;
 
 use crate::support::raw::{CLOSE, Ear, FIN, PING, PONG, Raw};
@@ -380,6 +381,62 @@ fn a_reader_that_takes_nothing_holds_up_nobody_at_another_server() {
     second.program.is_small();
     first.stop();
     second.stop();
+}
+
+#[test]
+fn a_server_says_when_its_readers_are_not_behind_any_more() {
+    const LINES: u64 = 10_000;
+    let Some(nats) = Nats::start() else { return };
+    let [mut first, mut second] = [nats.serve(), nats.serve()];
+    let behind = hear_behind(&nats);
+    let slow = Raw::narrow(second.port);
+    let mut speaker = Raw::enter(first.port, "/?name=speaker");
+    let spoken = thread::spawn(move || {
+        let text = "x".repeat(250);
+        for n in 0..LINES {
+            speaker.say(&format!("{n} {text}"));
+        }
+        is_taken(&mut speaker);
+    });
+    assert!(behind.recv().unwrap().is_some());
+    slow.widen();
+    let mut reader = Ear::of(slow);
+    for n in 0..LINES {
+        let text = reader.text().unwrap();
+        assert!(text.starts_with(&format!("speaker: {n} ")), "{text}");
+    }
+    in_time("the speaker", move || spoken.join().unwrap());
+    in_time("that it is not behind any more", move || {
+        assert_eq!(behind.iter().last(), Some(None));
+    });
+    first.stop();
+    second.stop();
+}
+
+/// What servers say of how far they have come, until one is not behind any more.
+fn hear_behind(nats: &Nats) -> Receiver<Option<u64>> {
+    let (has_said, said) = channel();
+    let (listens, ready) = channel();
+    let url = nats.url();
+    thread::spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let client = async_nats::connect(url).await.unwrap();
+            let mut behind = client.subscribe("chat.behind.SEED").await.unwrap();
+            client.flush().await.unwrap();
+            listens.send(()).unwrap();
+            while let Some(message) = behind.next().await {
+                let text = String::from_utf8(message.payload.to_vec()).unwrap();
+                let sequence = text.split_once(' ');
+                let sequence = sequence.map(|(_, sequence)| sequence.parse().unwrap());
+                if has_said.send(sequence).is_err() || sequence.is_none() {
+                    return;
+                }
+            }
+        });
+    });
+    ready.recv().unwrap();
+    said
 }
 
 #[test]

@@ -222,6 +222,18 @@ impl State {
         self.forget_sessions(log);
     }
 
+    /// Another server says that its readers are behind, and how far it has come, or that they are not.
+    fn hear_behind(&mut self, server: u64, sequence: Option<u64>, limits: &Limits) {
+        let behind = &mut self.progress.behind;
+        let Some(sequence) = sequence else {
+            behind.remove(&server);
+            return;
+        };
+        if behind.len() < limits.nats_servers || behind.contains_key(&server) {
+            behind.insert(server, (sequence, Instant::now()));
+        }
+    }
+
     /// Whether there is something to send, and another server is two messages behind this one, since its
     /// readers are behind.
     fn is_ahead(&mut self, limits: &Limits) -> bool {

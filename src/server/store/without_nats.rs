@@ -182,7 +182,7 @@ impl Nats {
 
     /// Never called.
     #[allow(clippy::unused_async)] // as the other one is
-    pub async fn say_behind(&self, _room: &str, _sequence: u64) {
+    pub async fn say_behind(&self, _room: &str, _sequence: Option<u64>) {
         match *self {}
     }
 
@@ -199,7 +199,7 @@ pub struct Behind(Nats);
 impl Behind {
     /// Never called.
     #[allow(clippy::unused_async)] // as the other one is
-    pub async fn next(&mut self) -> Option<(u64, u64)> {
+    pub async fn next(&mut self) -> Option<(u64, Option<u64>)> {
         match self.0 {}
     }
 }

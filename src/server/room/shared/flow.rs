@@ -8,7 +8,7 @@ use std::pin::pin;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::Sent;
 use crate::server::frame::SOME_MISSED;
@@ -28,7 +28,7 @@ impl Room {
         tokio::select! {
             () = self.send(stored, log) => {}
             () = self.follow(stored, log) => {}
-            () = self.hear_behind(log) => {}
+            () = self.hear_behind(stored, log) => {}
             () = self.tell_of_interruptions(stored) => {}
         }
     }
@@ -66,14 +66,13 @@ impl Room {
     }
 
     /// Learns which of the other servers are behind.
-    async fn hear_behind(&self, log: &RoomLog) {
+    async fn hear_behind(&self, stored: &Stored, log: &RoomLog) {
         if let Some(mut behind) = log.nats.hear_behind(&log.room).await {
             while let Some((server, sequence)) = behind.next().await {
                 let mut state = self.state();
-                let known = &mut state.progress.behind;
-                if known.len() < self.limits.nats_servers || known.contains_key(&server) {
-                    known.insert(server, (sequence, Instant::now()));
-                }
+                state.hear_behind(server, sequence, &self.limits);
+                drop(state);
+                stored.applied.notify_waiters();
             }
         }
         pending::<()>().await;
@@ -83,7 +82,9 @@ impl Room {
     async fn send(&self, stored: &Stored, log: &RoomLog) {
         while self.state().batches.is_some() {
             if self.state().is_ahead(&self.limits) {
-                sleep(self.limits.nats_behind).await;
+                // It is over, too, when they have said nothing for long.
+                let is_not = |state: &mut State| (!state.is_ahead(&self.limits)).then_some(());
+                let _ = timeout(self.limits.nats_behind, self.until(stored, is_not)).await;
             } else if self.state().begin_to_send(log, &self.limits) {
                 self.send_until_applied(stored, log).await;
             } else {
@@ -358,7 +359,7 @@ impl Room {
         }
     }
 
-    /// Waits for the space that lines of other servers need, and tells those to wait.
+    /// Waits for the space that lines of other servers need, and tells those to wait for as long.
     async fn space_for_others(
         &self,
         stored: &Stored,
@@ -366,13 +367,17 @@ impl Room {
         bytes: usize,
     ) -> Option<OwnedSemaphorePermit> {
         let mut space = pin!(self.space(&stored.others, bytes));
-        let mut asked = space.as_mut().now_or_never();
-        while asked.is_none() {
-            let sequence = self.state().progress.sequence();
-            log.nats.say_behind(&log.room, sequence).await;
-            asked = timeout(self.limits.nats_behind, space.as_mut()).await.ok();
+        if let Some(space) = space.as_mut().now_or_never() {
+            return space.ok();
         }
-        asked?.ok()
+        loop {
+            let sequence = self.state().progress.sequence();
+            log.nats.say_behind(&log.room, Some(sequence)).await;
+            if let Ok(space) = timeout(self.limits.nats_behind, space.as_mut()).await {
+                log.nats.say_behind(&log.room, None).await;
+                return space.ok();
+            }
+        }
     }
 
     /// Waits until the room has come as far as the client has, and until the session that it asks for is

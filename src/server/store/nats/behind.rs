@@ -1,7 +1,8 @@
 //! How the servers of a chat wait for each other, so that whoever speaks is slowed down to the readers of
 //! all of them. A server whose readers are behind says again and again, on the subject
-//! `STREAM.behind.ROOM`, how far it has come in a room, and the others send nothing more meanwhile. It is
-//! said and not stored, as `SERVER SEQUENCE`; who says nothing, as one that died, is not waited for.
+//! `STREAM.behind.ROOM`, how far it has come in a room, and the others send nothing more meanwhile, until
+//! it says that it is not behind any more. That is said and not stored, as `SERVER SEQUENCE` and as
+//! `SERVER`; who says nothing, as one that died, is not waited for.
 
 use async_nats::Subscriber;
 use futures_util::StreamExt;
@@ -15,11 +16,16 @@ pub struct Behind {
 }
 
 impl Nats {
-    /// Says that this server has come so far in a room, and would come further if its readers did.
-    pub async fn say_behind(&self, room: &str, sequence: u64) {
+    /// Says that this server has come so far in a room, and would come further if its readers did; `None`
+    /// when they do.
+    pub async fn say_behind(&self, room: &str, sequence: Option<u64>) {
         // What waits for a connection would come late.
         if self.up().borrow().is_some() {
-            let said = format!("{:016x} {sequence}", self.server());
+            let server = self.server();
+            let said = match sequence {
+                Some(sequence) => format!("{server:016x} {sequence}"),
+                None => format!("{server:016x}"),
+            };
             // An error means that the client is closed, at the end of the program.
             let _ = self.client().publish(self.behind(room), said.into()).await;
         }
@@ -38,8 +44,8 @@ impl Nats {
 }
 
 impl Behind {
-    /// Waits until another server says something: which one, and how far it has come.
-    pub async fn next(&mut self) -> Option<(u64, u64)> {
+    /// Waits until another server says something: which one, and how far it has come if it is behind.
+    pub async fn next(&mut self) -> Option<(u64, Option<u64>)> {
         loop {
             let said = self.said.next().await?;
             if let Some(said) = read(&said.payload)
@@ -51,10 +57,11 @@ impl Behind {
     }
 }
 
-fn read(said: &[u8]) -> Option<(u64, u64)> {
-    let (server, sequence) = std::str::from_utf8(said).ok()?.split_once(' ')?;
-    Some((
-        u64::from_str_radix(server, 16).ok()?,
-        sequence.parse().ok()?,
-    ))
+fn read(said: &[u8]) -> Option<(u64, Option<u64>)> {
+    let said = std::str::from_utf8(said).ok()?;
+    let (server, sequence) = match said.split_once(' ') {
+        Some((server, sequence)) => (server, Some(sequence.parse().ok()?)),
+        None => (said, None),
+    };
+    Some((u64::from_str_radix(server, 16).ok()?, sequence))
 }
