@@ -9,6 +9,7 @@ use std::sync::Arc;
 use chat_pair::flags;
 use chat_pair::os::{Stop, cannot_start};
 use chat_pair::server::addresses::{Addresses, Counted};
+use chat_pair::server::connection::Outside;
 use chat_pair::server::ended::Ended;
 use chat_pair::server::entrance::{Entrance, Guest};
 use chat_pair::server::flags::Server as Flags;
@@ -168,15 +169,20 @@ async fn connection(
         _ = closing.changed() => return,
     };
     drop(entering);
-    let (identity, stopping) = (&member.identity, pin!(closing.changed()));
+    let (identity, heard) = (&member.identity, &mut member.subscription);
     let announced = log.announce(identity);
-    let heard = &mut member.subscription;
-    let relay = connection.relay(identity, member.speaker, heard, log, limits, stopping);
-    let ended = tokio::select! {
-        ended = relay => ended,
-        // Lines that were read and are not said yet were not confirmed either.
-        fault = pass.revoked() => Ended::Fault(fault),
-        ended = member.place.lost() => ended,
+    let ended = {
+        let outside = Outside {
+            stopping: pin!(closing.changed()),
+            ended: pin!(async {
+                tokio::select! {
+                    fault = pass.revoked() => Ended::Fault(fault),
+                    ended = member.place.lost() => ended,
+                }
+            }),
+        };
+        let relay = connection.relay(identity, member.speaker, heard, log, limits, outside);
+        relay.await
     };
     drop((announced, member.subscription, member.place));
     metrics::ended(&ended);

@@ -29,7 +29,8 @@ use crate::server::limits::Limits;
 use crate::server::log::Log;
 use crate::server::rate::Rate;
 use crate::server::room::{Closed, Speaker, Subscription};
-use crate::server::writer::{Pongs, Writer, Written};
+use crate::server::wake::when_woken;
+use crate::server::writer::{Control, Writer, Written};
 
 /// An open connection to one client.
 #[derive(Debug)]
@@ -40,13 +41,22 @@ pub struct Connection<R, W> {
     pub writer: Writer<W>,
 }
 
+/// What may come to a connection from outside while it is open.
+#[derive(Debug)]
+pub struct Outside<'a, S, E> {
+    /// After this the client is not listened to any more, and hears what is left to hear.
+    pub stopping: Pin<&'a mut S>,
+    /// It has to end, for this reason.
+    pub ended: Pin<&'a mut E>,
+}
+
 impl<R, W> Connection<R, W>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    /// Relays between the client, which is called `identity`, and the room until either ends. After `stopping`
-    /// the client is not listened to any more, and hears what is left to hear.
+    /// Relays between the client, which is called `identity`, and the room, until either ends or it has to
+    /// end for another reason.
     pub async fn relay(
         &mut self,
         identity: &Identity,
@@ -54,37 +64,47 @@ where
         subscription: &mut Subscription,
         log: &Log,
         limits: &Limits,
-        stopping: Pin<&mut impl Future>,
+        outside: Outside<'_, impl Future, impl Future<Output = Ended>>,
     ) -> Ended {
         let keepalive = Mutex::new(Keepalive::new(limits.quiet));
-        let pongs = Pongs::default();
-        let replaced = speaker.replaced();
-        let reader = Reader {
-            codec: &mut self.codec,
-            identity,
-            speaker,
-            log,
-            limits,
-            keepalive: &keepalive,
-            pongs: &pongs,
-            unlogged: Vec::new(),
-            rate: Rate::new(limits),
-            stopping,
-            stopped: false,
-        };
+        let control = Control::default();
+        // Boxed, so that all that is looked at for each line of the room is close together.
+        let client = Box::pin(async {
+            let replaced = speaker.replaced();
+            let reader = Reader {
+                codec: &mut self.codec,
+                identity,
+                speaker,
+                log,
+                limits,
+                keepalive: &keepalive,
+                control: &control,
+                unlogged: Vec::new(),
+                rate: Rate::new(limits),
+                stopping: outside.stopping,
+                stopped: false,
+            };
+            tokio::select! {
+                biased;
+                // It is not heard or waited for any more when it is back on a newer connection.
+                ended = replaced => ended,
+                // At once: lines that were read and are not said yet were not confirmed either.
+                ended = outside.ended => ended,
+                ended = mind_silence(&keepalive, &control) => ended,
+                ended = reader.read() => ended,
+            }
+        });
         let ended = tokio::select! {
             // In this order each time; neither loop can starve the other, since both give way to
             // the runtime again and again.
             biased;
-            // Neither is heard or waited for any more when the client is back on a newer one.
-            ended = replaced => ended,
             // The room speaks.
-            ended = write(&mut self.writer, subscription, &keepalive, &pongs) => ended,
-            // The client speaks.
-            ended = reader.read() => ended,
+            ended = write(&mut self.writer, subscription, &keepalive, &control) => ended,
+            // The client speaks. That is much to look at, and mostly it was the room that has woken this.
+            ended = when_woken(client) => ended,
         };
-        // Pongs that the loop that writes did not come to take.
-        self.writer.push(pongs.take().now_or_never());
+        // What the loop that writes did not come to take.
+        self.writer.push(control.take().now_or_never());
         ended
     }
 
@@ -112,13 +132,11 @@ async fn write<W>(
     writer: &mut Writer<W>,
     subscription: &mut Subscription,
     keepalive: &Mutex<Keepalive>,
-    pongs: &Pongs,
+    control: &Control,
 ) -> Ended
 where
     W: AsyncWrite + Unpin,
 {
-    let due = lock(keepalive).due();
-    let mut alarm = pin!(sleep_until(due));
     if !subscription.is_trusted() {
         writer.distrust();
     }
@@ -151,17 +169,25 @@ where
                 Some(frames) => writer.push(frames),
                 None => return Ended::Stopped,
             },
-            frames = pongs.take() => writer.push([frames]),
-            // Nothing came from the client for a while.
-            () = &mut alarm => {
-                let mut keepalive = lock(keepalive);
-                match keepalive.alarm() {
-                    Alarm::Early => {}
-                    Alarm::Ask => writer.push([frame::PING]),
-                    Alarm::Dead => return Ended::Silent(keepalive.patience()),
-                }
-                alarm.as_mut().reset(keepalive.due());
+            frames = control.take() => writer.push([frames]),
+        }
+    }
+}
+
+/// Asks the client whether it is there whenever nothing came from it for a while, until it does not answer.
+async fn mind_silence(keepalive: &Mutex<Keepalive>, control: &Control) -> Ended {
+    loop {
+        let due = lock(keepalive).due();
+        sleep_until(due).await;
+        let alarm = lock(keepalive).alarm();
+        match alarm {
+            Alarm::Early => {}
+            Alarm::Ask => {
+                control.put(frame::PING.to_vec()).await;
+                // What is written before it may take long.
+                control.taken().await;
             }
+            Alarm::Dead => return Ended::Silent(lock(keepalive).patience()),
         }
     }
 }
@@ -179,7 +205,7 @@ struct Reader<'a, R, S> {
     log: &'a Log,
     limits: &'a Limits,
     keepalive: &'a Mutex<Keepalive>,
-    pongs: &'a Pongs,
+    control: &'a Control,
     /// What is to be written to the log when it is in the room's, and how many lines that is. Bounded by
     /// what is said in one turn.
     unlogged: Vec<(Vec<u8>, u64)>,
@@ -297,7 +323,7 @@ where
     async fn send_pongs(&mut self, least: usize) {
         let written = self.codec.pongs();
         if written.len() >= least {
-            self.pongs.put(std::mem::take(written)).await;
+            self.control.put(std::mem::take(written)).await;
         }
     }
 

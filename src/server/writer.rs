@@ -187,33 +187,49 @@ where
     }
 }
 
-/// Pongs on their way from the loop that reads to the loop that writes. Both are in one task, so there
-/// is one waker: whatever has changed, that task looks again.
+/// Control frames (RFC 6455 5.5) on their way from the loop that reads to the loop that writes.
 #[derive(Debug, Default)]
-pub struct Pongs {
+pub struct Control {
     frames: Mutex<Vec<u8>>,
-    task: AtomicWaker,
+    /// Who waits until there are none.
+    reads: AtomicWaker,
+    /// Who waits until there are some.
+    writes: AtomicWaker,
 }
 
-impl Pongs {
+impl Control {
     /// Hands frames over, as soon as those before them were taken: a client that sends pings and
     /// does not read is not read any more.
     pub async fn put(&self, frames: Vec<u8>) {
-        *self.when(Vec::is_empty).await = frames;
-        self.task.wake();
+        *self.empty().await = frames;
+        self.writes.wake();
+    }
+
+    /// Waits until all frames were taken.
+    pub async fn taken(&self) {
+        drop(self.empty().await);
     }
 
     /// Waits for frames. May be cancelled: nothing is lost.
     pub async fn take(&self) -> Bytes {
-        let frames = std::mem::take(&mut *self.when(|frames| !frames.is_empty()).await);
-        self.task.wake();
+        let is_some = |frames: &Vec<u8>| !frames.is_empty();
+        let frames = std::mem::take(&mut *self.when(is_some, &self.writes).await);
+        self.reads.wake();
         frames.into()
     }
 
+    async fn empty(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.when(Vec::is_empty, &self.reads).await
+    }
+
     /// Waits until the frames are as they should be.
-    async fn when(&self, ready: impl Fn(&Vec<u8>) -> bool) -> MutexGuard<'_, Vec<u8>> {
+    async fn when(
+        &self,
+        ready: impl Fn(&Vec<u8>) -> bool,
+        waker: &AtomicWaker,
+    ) -> MutexGuard<'_, Vec<u8>> {
         poll_fn(|cx| {
-            self.task.register(cx.waker());
+            waker.register(cx.waker());
             let frames = self.frames();
             if ready(&frames) {
                 Poll::Ready(frames)

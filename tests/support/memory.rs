@@ -5,6 +5,7 @@ use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 
+use chat_pair::server::connection::Outside;
 use chat_pair::server::ended::Ended;
 use chat_pair::server::handshake::{Rules, accept};
 use chat_pair::server::identity::Identity;
@@ -110,7 +111,10 @@ async fn connect_asking(
                 &mut subscription,
                 &log,
                 &limits,
-                pin!(stopping),
+                Outside {
+                    stopping: pin!(stopping),
+                    ended: pin!(pending()),
+                },
             )
             .await
     });

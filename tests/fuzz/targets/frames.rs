@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::OnceLock;
 
 use chat_pair::protocol::line::{clean, lines};
+use chat_pair::server::connection::Outside;
 use chat_pair::server::frame;
 use chat_pair::server::handshake::{Rules, accept};
 use chat_pair::server::identity::Identity;
@@ -80,7 +81,10 @@ async fn converse(bytes: &[u8], most: usize) -> (Vec<String>, Vec<u8>) {
     let accepted = accept(reader, &mut answer, rules, || Ok(()), enter, &LIMITS).await;
     let (mut connection, (speaker, mut heard, _)) = accepted.expect("a connection");
     let identity = Identity::of("ana");
-    let never = pin!(pending::<()>());
+    let never = Outside {
+        stopping: pin!(pending::<()>()),
+        ended: pin!(pending()),
+    };
     let ended = connection.relay(&identity, speaker, &mut heard, log, &LIMITS, never);
     let ended = ended.await;
     is_shown(&ended.to_string());
