@@ -30,7 +30,7 @@ use crate::server::log::Log;
 use crate::server::rate::Rate;
 use crate::server::room::{Closed, Speaker, Subscription};
 use crate::server::wake::when_woken;
-use crate::server::writer::{Control, Writer, Written};
+use crate::server::writer::{Control, Writer, Written, passed};
 
 /// An open connection to one client.
 #[derive(Debug)]
@@ -90,8 +90,9 @@ where
                 ended = replaced => ended,
                 // At once: lines that were read and are not said yet were not confirmed either.
                 ended = outside.ended => ended,
-                ended = mind_silence(&keepalive, &control) => ended,
                 ended = reader.read() => ended,
+                // Behind that, which may have heard something meanwhile.
+                ended = mind_silence(&keepalive, &control) => ended,
             }
         });
         let ended = tokio::select! {
@@ -178,7 +179,7 @@ where
 async fn mind_silence(keepalive: &Mutex<Keepalive>, control: &Control) -> Ended {
     loop {
         let due = lock(keepalive).due();
-        sleep_until(due).await;
+        passed(due).await;
         let alarm = lock(keepalive).alarm();
         match alarm {
             Alarm::Early => {}

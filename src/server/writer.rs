@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::task::unconstrained;
+use tokio::task::{unconstrained, yield_now};
 use tokio::time::{Instant, sleep_until};
 
 use crate::server::limits::Limits;
@@ -152,18 +152,20 @@ where
         let begun = Instant::now();
         let stuck = self.pace.stuck_at(begun);
         let too_slow = self.pace.too_slow_at(begun);
+        let mut is_too_slow = false;
         let written = tokio::select! {
             biased;
             // Tried first. So when one of the others is true, the system really takes nothing now.
             written = poll_fn(|cx| self.poll_write(cx)) => Ok(written),
-            () = sleep_until(stuck) => Err(Written::Stuck(self.pace.stuck)),
+            () = passed(stuck) => Err(Written::Stuck(self.pace.stuck)),
             // As long as nobody has to wait for it, a client may be as slow as it likes.
             () = async {
-                sleep_until(too_slow).await;
+                passed(too_slow).await;
+                is_too_slow = true;
                 congested.await;
             } => Err(Written::TooSlow),
         };
-        self.pace.spend(begun, Instant::now());
+        self.pace.spend(begun, Instant::now(), is_too_slow);
         written
     }
 
@@ -185,6 +187,13 @@ where
         self.unwritten.drain(..whole);
         Ok(())
     }
+}
+
+/// Waits until a time has passed, and the system was asked since what it takes. When this program was
+/// stopped and goes on (SIGSTOP, SIGCONT), it learns of the time first.
+pub async fn passed(deadline: Instant) {
+    sleep_until(deadline).await;
+    yield_now().await;
 }
 
 /// Control frames (RFC 6455 5.5) on their way from the loop that reads to the loop that writes.
@@ -306,10 +315,11 @@ impl Pace {
             .is_some_and(|then| now - then < self.probation)
     }
 
-    /// A write has waited so long.
-    fn spend(&mut self, begun: Instant, now: Instant) {
+    /// A write has waited so long. That alone does not make the client too slow: this program may have
+    /// been stopped meanwhile.
+    fn spend(&mut self, begun: Instant, now: Instant, is_too_slow: bool) {
         self.credit = self.credit.saturating_sub(now - begun);
-        if self.credit.is_zero() {
+        if self.credit.is_zero() && is_too_slow {
             self.too_slow = Some(now);
         }
     }

@@ -11,9 +11,9 @@ use chat_pair::server::ended::Ended;
 use chat_pair::server::identity::Identity;
 use chat_pair::server::limits::Limits;
 use chat_pair::server::room::{Speaker, Subscription};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, DuplexStream, join, split};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, advance, sleep, timeout};
 use tokio_websockets::{ClientBuilder, Message};
 
 const LIMITS: Limits = Limits::DEFAULT;
@@ -124,14 +124,46 @@ async fn who_takes_64_kib_a_second_is_waited_for() {
         frames.extend(step);
         sleep(Duration::from_secs(2)).await;
     }
-    // Each frame is a line of the flood: none is a notice of missed ones.
-    let line = 4 + "other: ".len() + 16 * 1024;
-    assert!(
-        frames
-            .chunks(line)
-            .all(|frame| frame.starts_with(&[0x81, 126, 0x40, 7]))
-    );
+    are_lines(&frames);
     assert!(!connection.is_finished());
+}
+
+/// The server stood still for a while (SIGSTOP, SIGCONT), and its reader did not.
+#[tokio::test(start_paused = true)]
+async fn who_reads_while_the_server_stands_still_is_waited_for() {
+    const STEP: usize = 128 * 1024;
+    let room = open(&LIMITS);
+    let (other, subscription) = room.enter().unwrap();
+    hear_all(subscription);
+    let (mut far, _connection) = connect(&room, &LIMITS, STEP).await;
+    tokio::spawn(async move {
+        for _ in 0..1000 {
+            say(&other, 16 * 1024).await;
+        }
+    });
+    // Until somebody has to wait for it.
+    sleep(Duration::from_millis(1)).await;
+    let mut frames = vec![0; STEP];
+    far.read_exact(&mut frames)
+        .now_or_never()
+        .expect("it is all there")
+        .unwrap();
+    advance(2 * LIMITS.patience).await;
+    for _ in 0..60 {
+        let mut step = vec![0; STEP];
+        far.read_exact(&mut step).await.unwrap();
+        frames.extend(step);
+        sleep(Duration::from_millis(100)).await;
+    }
+    are_lines(&frames);
+}
+
+/// Each frame is a line of the flood: none is a notice of missed ones.
+#[track_caller]
+fn are_lines(frames: &[u8]) {
+    let line = 4 + "other: ".len() + 16 * 1024;
+    let mut frames = frames.chunks(line);
+    assert!(frames.all(|frame| frame.starts_with(&[0x81, 126, 0x40, 7])));
 }
 
 #[tokio::test(start_paused = true)]
