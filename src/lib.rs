@@ -25,7 +25,7 @@
 //!
 //! - [`server::codec`]: what a client sends, as messages; its buffer is there only while it is needed
 //! - [`server::writer`]: the one way out to a client, and how fast it takes what is sent
-//! - [`server::wake`]: how one of several futures in a task is polled only when it was woken itself
+//! - [`server::wake`]: what a task is woken for: the part that can go on, and a deadline
 //! - [`server::entrance`], [`server::handshake`], [`protocol::head`]: from a stranger's stream to a
 //!   connection in a room, or a refusal
 //! - [`server::listener`], [`server::socket`]: the socket that listens, which outlives every error,

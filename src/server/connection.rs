@@ -29,8 +29,8 @@ use crate::server::limits::Limits;
 use crate::server::log::Log;
 use crate::server::rate::Rate;
 use crate::server::room::{Closed, Speaker, Subscription};
-use crate::server::wake::when_woken;
-use crate::server::writer::{Control, Writer, Written, passed};
+use crate::server::wake::{passed, when_woken};
+use crate::server::writer::{Control, Writer, Written};
 
 /// An open connection to one client.
 #[derive(Debug)]

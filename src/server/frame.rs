@@ -5,7 +5,7 @@ use bytes::Bytes;
 use tokio_websockets::CloseCode;
 
 /// A ping without a payload (RFC 6455 5.5.2).
-pub const PING: Bytes = Bytes::from_static(&[0x89, 0]);
+pub const PING: &[u8] = &[0x89, 0];
 
 /// The frame that tells a reader how many lines it did not get.
 #[must_use]

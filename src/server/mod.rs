@@ -3,7 +3,7 @@
 //! - [`listener`], [`socket`], [`handshake`]: from the socket to a connection, or a refusal;
 //!   [`entrance`]: all that a stranger has to pass
 //! - [`connection`]: one client's connection, as two loops; [`codec`]: its way in; [`writer`]: its way
-//!   out; [`wake`]: how only that is polled which can go on; [`ended`]: why it ended
+//!   out; [`wake`]: what it is woken for; [`ended`]: why it ended
 //! - [`room`]: what all connections share; [`batch`] and [`frame`]: what travels through it
 //! - [`identity`], [`log`]: how a client is called, and what the operator reads
 //! - [`rooms`], [`name`], [`presence`]: names, rooms, and who is here, which may be passed by

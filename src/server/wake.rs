@@ -1,13 +1,16 @@
-//! Wakers of their own for the parts of a task.
+//! What a task is woken for: the part of it that can go on, and a deadline when that really has passed.
 //!
 //! A task has one waker. If several futures wait in it, all of them are polled whenever one of them can
-//! go on, and most of these polls find nothing.
+//! go on, and most of these polls find nothing. So a part may have a waker of its own.
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep_until};
 
 /// Waits for a future, and polls it only when it was woken itself.
 pub async fn when_woken<T>(mut future: Pin<Box<impl Future<Output = T>>>) -> T {
@@ -27,6 +30,13 @@ pub async fn when_woken<T>(mut future: Pin<Box<impl Future<Output = T>>>) -> T {
         future.as_mut().poll(&mut Context::from_waker(&waker))
     })
     .await
+}
+
+/// Waits until a time has passed, and the system was asked since what it takes. When this program was
+/// stopped and goes on (SIGSTOP, SIGCONT), it learns of the time first.
+pub async fn passed(deadline: Instant) {
+    sleep_until(deadline).await;
+    yield_now().await;
 }
 
 /// What wakes one of the futures of a task.

@@ -12,10 +12,11 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::task::{unconstrained, yield_now};
-use tokio::time::{Instant, sleep_until};
+use tokio::task::unconstrained;
+use tokio::time::Instant;
 
 use crate::server::limits::Limits;
+use crate::server::wake::passed;
 
 /// Pieces that are written in one call; more gain nothing.
 const SLICES: usize = 64;
@@ -187,13 +188,6 @@ where
         self.unwritten.drain(..whole);
         Ok(())
     }
-}
-
-/// Waits until a time has passed, and the system was asked since what it takes. When this program was
-/// stopped and goes on (SIGSTOP, SIGCONT), it learns of the time first.
-pub async fn passed(deadline: Instant) {
-    sleep_until(deadline).await;
-    yield_now().await;
 }
 
 /// Control frames (RFC 6455 5.5) on their way from the loop that reads to the loop that writes.

@@ -2,7 +2,7 @@
 //! slow, and servers that end.
 
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
 use chat_pair::server::frame;
@@ -417,26 +417,33 @@ fn a_server_says_when_its_readers_are_not_behind_any_more() {
 fn hear_behind(nats: &Nats) -> Receiver<Option<u64>> {
     let (has_said, said) = channel();
     let (listens, ready) = channel();
-    let url = nats.url();
-    thread::spawn(move || {
-        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let client = async_nats::connect(url).await.unwrap();
-            let mut behind = client.subscribe("chat.behind.SEED").await.unwrap();
-            client.flush().await.unwrap();
-            listens.send(()).unwrap();
-            while let Some(message) = behind.next().await {
-                let text = String::from_utf8(message.payload.to_vec()).unwrap();
-                let sequence = text.split_once(' ');
-                let sequence = sequence.map(|(_, sequence)| sequence.parse().unwrap());
-                if has_said.send(sequence).is_err() || sequence.is_none() {
-                    return;
-                }
+    beside(nats, async move |client| {
+        let mut behind = client.subscribe("chat.behind.SEED").await.unwrap();
+        client.flush().await.unwrap();
+        listens.send(()).unwrap();
+        while let Some(message) = behind.next().await {
+            let text = String::from_utf8(message.payload.to_vec()).unwrap();
+            let sequence = text.split_once(' ');
+            let sequence = sequence.map(|(_, sequence)| sequence.parse().unwrap());
+            if has_said.send(sequence).is_err() || sequence.is_none() {
+                return;
             }
-        });
+        }
     });
     ready.recv().unwrap();
     said
+}
+
+/// Does something with a client of its own, in a thread beside the test.
+fn beside(
+    nats: &Nats,
+    act: impl AsyncFnOnce(async_nats::Client) + Send + 'static,
+) -> JoinHandle<()> {
+    let url = nats.url();
+    thread::spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { act(async_nats::connect(url).await.unwrap()).await });
+    })
 }
 
 #[test]
@@ -580,18 +587,13 @@ fn who_speaks_waits_for_the_readers_of_other_servers() {
     // Another server has not come as far, and says so again and again.
     let (is_over, over) = channel::<()>();
     let (has_said, said) = channel();
-    let url = nats.url();
-    let other = thread::spawn(move || {
-        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let client = async_nats::connect(url).await.unwrap();
-            while over.try_recv() == Err(TryRecvError::Empty) {
-                let said = "0000000000000007 0".into();
-                client.publish("chat.behind.SEED", said).await.unwrap();
-                client.flush().await.unwrap();
-                let _ = has_said.send(());
-            }
-        });
+    let other = beside(&nats, async move |client| {
+        while over.try_recv() == Err(TryRecvError::Empty) {
+            let said = "0000000000000007 0".into();
+            client.publish("chat.behind.SEED", said).await.unwrap();
+            client.flush().await.unwrap();
+            let _ = has_said.send(());
+        }
     });
     // Each is on its way when NATS has answered a ping behind it, and long before the last one the server
     // has some of them.

@@ -13,6 +13,7 @@ use chat_pair::server::limits::Limits;
 use chat_pair::server::room::{Speaker, Subscription};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, DuplexStream, join, split};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, advance, sleep, timeout};
 use tokio_websockets::{ClientBuilder, Message};
 
@@ -103,67 +104,61 @@ async fn who_takes_a_little_now_and_then_is_neither_stuck_nor_silent() {
     assert!(!connection.is_finished());
 }
 
-/// A reader at exactly the rate, whose system shows its progress in steps of a whole receive
-/// buffer, is waited for without end, and misses nothing.
-#[tokio::test(start_paused = true)]
-async fn who_takes_64_kib_a_second_is_waited_for() {
-    const STEP: usize = 128 * 1024;
+/// What a system shows at once of what its reader takes: a whole receive buffer.
+const STEP: usize = 128 * 1024;
+
+/// A reader with such a buffer, in a room where somebody speaks as much as is taken.
+async fn connect_in_a_flood() -> (DuplexStream, JoinHandle<Ended>) {
     let room = open(&LIMITS);
     let (other, subscription) = room.enter().unwrap();
     hear_all(subscription);
-    let (mut far, connection) = connect(&room, &LIMITS, STEP).await;
+    let (far, connection) = connect(&room, &LIMITS, STEP).await;
     tokio::spawn(async move {
-        loop {
+        for _ in 0..1000 {
             say(&other, 16 * 1024).await;
         }
     });
-    let mut frames = Vec::new();
+    (far, connection)
+}
+
+/// Takes a full buffer sixty times, with pauses, behind these `frames`. Each must be a line of the flood:
+/// none is a notice of missed ones.
+async fn takes_all(far: &mut DuplexStream, mut frames: Vec<u8>, pause: Duration) {
     for _ in 0..60 {
         let mut step = vec![0; STEP];
         far.read_exact(&mut step).await.unwrap();
         frames.extend(step);
-        sleep(Duration::from_secs(2)).await;
+        sleep(pause).await;
     }
-    are_lines(&frames);
+    let line = 4 + "other: ".len() + 16 * 1024;
+    assert!(
+        frames
+            .chunks(line)
+            .all(|frame| frame.starts_with(&[0x81, 126, 0x40, 7]))
+    );
+}
+
+/// A reader at exactly the rate, whose system shows its progress in steps, is waited for without end, and
+/// misses nothing.
+#[tokio::test(start_paused = true)]
+async fn who_takes_64_kib_a_second_is_waited_for() {
+    let (mut far, connection) = connect_in_a_flood().await;
+    takes_all(&mut far, Vec::new(), Duration::from_secs(2)).await;
     assert!(!connection.is_finished());
 }
 
 /// The server stood still for a while (SIGSTOP, SIGCONT), and its reader did not.
 #[tokio::test(start_paused = true)]
 async fn who_reads_while_the_server_stands_still_is_waited_for() {
-    const STEP: usize = 128 * 1024;
-    let room = open(&LIMITS);
-    let (other, subscription) = room.enter().unwrap();
-    hear_all(subscription);
-    let (mut far, _connection) = connect(&room, &LIMITS, STEP).await;
-    tokio::spawn(async move {
-        for _ in 0..1000 {
-            say(&other, 16 * 1024).await;
-        }
-    });
+    let (mut far, connection) = connect_in_a_flood().await;
     // Until somebody has to wait for it.
     sleep(Duration::from_millis(1)).await;
     let mut frames = vec![0; STEP];
-    far.read_exact(&mut frames)
-        .now_or_never()
-        .expect("it is all there")
-        .unwrap();
+    let taken = far.read_exact(&mut frames).now_or_never();
+    taken.expect("it is all there").unwrap();
     advance(2 * LIMITS.patience).await;
-    for _ in 0..60 {
-        let mut step = vec![0; STEP];
-        far.read_exact(&mut step).await.unwrap();
-        frames.extend(step);
-        sleep(Duration::from_millis(100)).await;
-    }
-    are_lines(&frames);
-}
-
-/// Each frame is a line of the flood: none is a notice of missed ones.
-#[track_caller]
-fn are_lines(frames: &[u8]) {
-    let line = 4 + "other: ".len() + 16 * 1024;
-    let mut frames = frames.chunks(line);
-    assert!(frames.all(|frame| frame.starts_with(&[0x81, 126, 0x40, 7])));
+    takes_all(&mut far, frames, Duration::from_millis(100)).await;
+    assert!(!connection.is_finished());
 }
 
 #[tokio::test(start_paused = true)]

@@ -69,9 +69,7 @@ impl Room {
     async fn hear_behind(&self, stored: &Stored, log: &RoomLog) {
         if let Some(mut behind) = log.nats.hear_behind(&log.room).await {
             while let Some((server, sequence)) = behind.next().await {
-                let mut state = self.state();
-                state.hear_behind(server, sequence, &self.limits);
-                drop(state);
+                self.state().hear_behind(server, sequence, &self.limits);
                 stored.applied.notify_waiters();
             }
         }
