@@ -17,7 +17,8 @@
 //!
 //! - `src/bin/server.rs`: flags, bind, the accept loop, a task per connection, the end
 //! - [`server::connection`]: one client's connection, as two loops: one reads, one writes
-//! - [`server::room`]: the `broadcast` channel that all share, and who waits for whom
+//! - [`server::room`]: the `broadcast` channel that all share, who waits for whom, and to whom the room
+//!   writes itself
 //! - [`server::batch`]: lines encoded once as WebSocket frames, shared by every receiver
 //! - [`protocol::line`]: what a line is, and what may not be in it
 //!
@@ -25,7 +26,8 @@
 //!
 //! - [`server::codec`]: what a client sends, as messages; its buffer is there only while it is needed
 //! - [`server::writer`]: the one way out to a client, and how fast it takes what is sent
-//! - [`server::wake`]: what a task is woken for: the part that can go on, and a deadline
+//! - [`server::unwritten`]: the pieces that still have to be written; [`server::deadline`]: when a
+//!   deadline counts
 //! - [`server::entrance`], [`server::handshake`], [`protocol::head`]: from a stranger's stream to a
 //!   connection in a room, or a refusal
 //! - [`server::listener`], [`server::socket`]: the socket that listens, which outlives every error,

@@ -22,6 +22,7 @@ use crate::protocol::keepalive::{Alarm, Keepalive};
 use crate::protocol::line;
 use crate::server::batch::Lines;
 use crate::server::codec::Codec;
+use crate::server::deadline::passed;
 use crate::server::ended::Ended;
 use crate::server::frame;
 use crate::server::identity::Identity;
@@ -29,7 +30,6 @@ use crate::server::limits::Limits;
 use crate::server::log::Log;
 use crate::server::rate::Rate;
 use crate::server::room::{Closed, Speaker, Subscription};
-use crate::server::wake::{passed, when_woken};
 use crate::server::writer::{Control, Writer, Written};
 
 /// An open connection to one client.
@@ -68,8 +68,7 @@ where
     ) -> Ended {
         let keepalive = Mutex::new(Keepalive::new(limits.quiet));
         let control = Control::default();
-        // Boxed, so that all that is looked at for each line of the room is close together.
-        let client = Box::pin(async {
+        let client = async {
             let replaced = speaker.replaced();
             let reader = Reader {
                 codec: &mut self.codec,
@@ -94,17 +93,18 @@ where
                 // Behind that, which may have heard something meanwhile.
                 ended = mind_silence(&keepalive, &control) => ended,
             }
-        });
+        };
         let ended = tokio::select! {
             // In this order each time; neither loop can starve the other, since both give way to
             // the runtime again and again.
             biased;
             // The room speaks.
             ended = write(&mut self.writer, subscription, &keepalive, &control) => ended,
-            // The client speaks. That is much to look at, and mostly it was the room that has woken this.
-            ended = when_woken(client) => ended,
+            // The client speaks.
+            ended = client => ended,
         };
         // What the loop that writes did not come to take.
+        self.writer.push(subscription.take_back());
         self.writer.push(control.take().now_or_never());
         ended
     }
@@ -170,7 +170,10 @@ where
                 Some(frames) => writer.push(frames),
                 None => return Ended::Stopped,
             },
-            frames = control.take() => writer.push([frames]),
+            frames = control.take() => {
+                writer.push(subscription.take_back());
+                writer.push([frames]);
+            }
         }
     }
 }

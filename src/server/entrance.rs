@@ -30,6 +30,8 @@ pub struct Entrance {
     access: Access,
     origins: Vec<String>,
     certificate: Option<Certificate>,
+    /// With more threads the connections write at the same time, so then each does it itself.
+    is_single_threaded: bool,
     limits: Limits,
 }
 
@@ -74,6 +76,7 @@ impl Entrance {
             access,
             origins: flags.allow_origin.clone(),
             certificate: certificate.transpose()?,
+            is_single_threaded: flags.threads == 1,
             limits: limits.clone(),
         })
     }
@@ -133,6 +136,11 @@ impl Entrance {
         let health = || self.rooms.health();
         let accepted = handshake::accept(reader, writer, rules, health, enter, limits).await?;
         let (mut connection, (mut member, pass)) = accepted;
+        if self.is_single_threaded
+            && let Some(socket) = connection.writer.socket().plain()
+        {
+            member.subscription.lend_when_up_to_date(socket);
+        }
         connection.writer.push(member.greeting.drain(..));
         Ok(Guest {
             connection,

@@ -137,6 +137,12 @@ impl Bookmark {
         past.and_then(|past| past.now)
     }
 
+    /// The position of the next line.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
     /// Whether something of the past is left to read, before what is new.
     #[must_use]
     pub fn is_behind(&self) -> bool {

@@ -3,7 +3,7 @@
 //! - [`listener`], [`socket`], [`handshake`]: from the socket to a connection, or a refusal;
 //!   [`entrance`]: all that a stranger has to pass
 //! - [`connection`]: one client's connection, as two loops; [`codec`]: its way in; [`writer`]: its way
-//!   out; [`wake`]: what it is woken for; [`ended`]: why it ended
+//!   out; [`unwritten`]: what is on it; [`deadline`]: when a deadline counts; [`ended`]: why it ended
 //! - [`room`]: what all connections share; [`batch`] and [`frame`]: what travels through it
 //! - [`identity`], [`log`]: how a client is called, and what the operator reads
 //! - [`rooms`], [`name`], [`presence`]: names, rooms, and who is here, which may be passed by
@@ -22,6 +22,7 @@ pub mod addresses;
 pub mod batch;
 pub mod codec;
 pub mod connection;
+pub mod deadline;
 pub mod ended;
 pub mod entrance;
 pub mod files;
@@ -48,6 +49,6 @@ pub mod tls;
 #[cfg(not(feature = "tls"))]
 #[path = "without_tls.rs"]
 pub mod tls;
-pub mod wake;
+pub mod unwritten;
 pub mod window;
 pub mod writer;

@@ -7,6 +7,9 @@
 //! with the lines and comes back when the last subscriber has taken them. Speakers are slowed down
 //! to the slowest subscriber in this way (backpressure), and nothing is ever overwritten.
 //!
+//! Most readers have everything most of the time. To those the room writes itself, and nothing has to wait
+//! in the channel (`readers`).
+//!
 //! A reader that is too slow to be waited for, while somebody waits, lets go of its subscription
 //! until it can take more. Then it subscribes again, and reads what is kept of the past before what is
 //! new (`past`). The rest is missed by it alone, and it is told how many lines those were. Whoever
@@ -16,6 +19,7 @@
 //! that, in `shared`.
 
 mod past;
+mod readers;
 mod shared;
 mod stored;
 
@@ -39,6 +43,8 @@ use crate::server::sessions::{Asked, Author, RENEWED};
 use crate::server::store::{Known, RoomStore};
 use crate::server::window::Budget;
 use past::Older;
+pub use readers::TryWrite;
+use readers::{Lent, Readers};
 use shared::Progress;
 pub use stored::Asking;
 use stored::Stored;
@@ -61,8 +67,8 @@ pub struct Room {
 /// What all connections share. A std Mutex guards it, since nothing awaits while holding it.
 #[derive(Debug)]
 struct State {
-    /// `None` when the room is closed.
-    batches: Option<broadcast::Sender<Arc<Batch>>>,
+    /// Who hears what is said.
+    readers: Readers,
     /// What was said since the last batch.
     next: BatchMut,
     /// What was said before.
@@ -108,7 +114,7 @@ impl Room {
         let stored = store.map(|store| Stored::new(store, limits));
         let more = stored.as_ref().map_or(0, |stored| stored.places(limits));
         let state = State {
-            batches: Some(broadcast::channel(limits.ring + more).0),
+            readers: Readers::new(limits.ring + more, limits.gather),
             next: BatchMut::default(),
             history,
             connections: 0,
@@ -136,9 +142,11 @@ impl Room {
         if let Some(stored) = &self.stored {
             return self.publish_stored(stored).await;
         }
-        while self.state().batches.is_some() {
+        while !self.state().readers.is_closed() {
             self.to_publish.notified().await;
-            self.state().append();
+            let mut state = self.state();
+            state.append();
+            state.readers.publish();
         }
     }
 
@@ -181,6 +189,8 @@ impl Room {
         let subscription = Subscription {
             room: self.clone(),
             batches,
+            socket: None,
+            lent: None,
             bookmark,
             older: None,
             entered: Instant::now(),
@@ -219,7 +229,7 @@ impl Room {
             state.append();
             let is_waited_for = state.storing || !state.next.is_empty();
             if !is_waited_for || self.space.is_closed() {
-                state.batches = None;
+                state.readers.close();
             }
             self.to_publish.notify_one();
             if let Some(stored) = &self.stored {
@@ -275,13 +285,10 @@ impl State {
         }
     }
 
-    /// Applies the next batch of the log, and publishes it.
+    /// Applies the next batch of the log. It is published with others, or when somebody comes or goes.
     fn apply(&mut self, batch: BatchMut, stored: Option<u64>) {
         let batch = self.history.apply(batch, stored);
-        if let Some(batches) = &self.batches {
-            // An error means that nobody is there to hear it.
-            let _ = batches.send(Arc::new(batch));
-        }
+        self.readers.push(batch);
     }
 }
 
@@ -419,8 +426,12 @@ impl Drop for Speaker {
 pub struct Subscription {
     room: Arc<Room>,
     /// What is new, behind what is left of the past. `None` while the room does not wait for this
-    /// reader.
+    /// reader, or writes to its socket.
     batches: Option<Batches>,
+    /// What the room may write to when this reader has everything …
+    socket: Option<Arc<dyn TryWrite>>,
+    /// … and where it comes back, when that is so.
+    lent: Option<Lent>,
     /// Who it is, and how far it has come in the log.
     bookmark: Bookmark,
     /// What was asked of the store for this reader.
@@ -438,9 +449,13 @@ impl Subscription {
     }
 
     /// Waits for something to be said, and returns its frames and those of what is there already,
-    /// but for its own. After a pause the first is the notice of what was missed. `None` when the
-    /// room is closed and all of it was heard. If it is cancelled, nothing is lost.
+    /// but for its own, and for what the room has written itself. After a pause the first is the notice of
+    /// what was missed. `None` when the room is closed and all of it was heard. If it is cancelled, nothing
+    /// is lost.
     pub async fn next_frames(&mut self) -> Option<Vec<Bytes>> {
+        if self.lend() {
+            return self.returned().await;
+        }
         let batches = match &mut self.batches {
             Some(batches) if !self.bookmark.is_behind() => batches,
             _ => return self.read_on().await,

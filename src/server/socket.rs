@@ -1,9 +1,12 @@
 //! A client's socket as two halves, with TLS or without: to all that comes after it is the same.
 
-use std::io::{self, IoSlice};
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::Shutdown;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
+use socket2::SockRef;
 use tokio::io::{self as tokio_io, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -12,6 +15,7 @@ use tokio::time::Instant;
 use crate::server::handshake::Refusal;
 use crate::server::limits::Limits;
 use crate::server::metrics;
+use crate::server::room::TryWrite;
 use crate::server::tls::{Certificate, Session};
 
 /// Where the client's bytes come from.
@@ -26,8 +30,8 @@ pub enum ReadHalf {
 /// Where the client's bytes go to.
 #[derive(Debug)]
 pub enum WriteHalf {
-    /// As they are.
-    Plain(OwnedWriteHalf),
+    /// As they are. It is shared with the room, which writes to it as well.
+    Plain(Arc<OwnedWriteHalf>),
     /// To be encrypted.
     Tls(tokio_io::WriteHalf<Session>),
 }
@@ -52,7 +56,7 @@ pub async fn open(
         Ok((ReadHalf::Tls(reader), WriteHalf::Tls(writer)))
     } else {
         let (reader, writer) = stream.into_split();
-        Ok((ReadHalf::Plain(reader), WriteHalf::Plain(writer)))
+        Ok((ReadHalf::Plain(reader), WriteHalf::Plain(Arc::new(writer))))
     }
 }
 
@@ -75,17 +79,34 @@ impl AsyncRead for ReadHalf {
     }
 }
 
+impl WriteHalf {
+    /// The socket itself. With TLS there is none: what is encrypted may have to be kept until it is
+    /// written.
+    #[must_use]
+    pub fn plain(&self) -> Option<Arc<dyn TryWrite>> {
+        match self {
+            Self::Plain(half) => Some(half.clone()),
+            Self::Tls(_) => None,
+        }
+    }
+}
+
+impl TryWrite for OwnedWriteHalf {
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        count(match slices {
+            [only] => self.try_write(only), // which costs the system less
+            slices => self.try_write_vectored(slices),
+        })
+    }
+}
+
 impl AsyncWrite for WriteHalf {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(half) => Pin::new(half).poll_write(cx, bytes),
-            Self::Tls(half) => Pin::new(half).poll_write(cx, bytes),
-        }
-        .map(count)
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -94,10 +115,15 @@ impl AsyncWrite for WriteHalf {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(half) => Pin::new(half).poll_write_vectored(cx, slices),
-            Self::Tls(half) => Pin::new(half).poll_write_vectored(cx, slices),
+            Self::Plain(half) => loop {
+                ready!(half.as_ref().as_ref().poll_write_ready(cx))?;
+                match TryWrite::try_write(&**half, slices) {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    written => return Poll::Ready(written),
+                }
+            },
+            Self::Tls(half) => Pin::new(half).poll_write_vectored(cx, slices).map(count),
         }
-        .map(count)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -106,14 +132,17 @@ impl AsyncWrite for WriteHalf {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(half) => Pin::new(half).poll_flush(cx),
+            Self::Plain(_) => Poll::Ready(Ok(())), // The system has it already.
             Self::Tls(half) => Pin::new(half).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(half) => Pin::new(half).poll_shutdown(cx),
+            Self::Plain(half) => {
+                let stream: &TcpStream = half.as_ref().as_ref();
+                Poll::Ready(SockRef::from(stream).shutdown(Shutdown::Write))
+            }
             Self::Tls(half) => Pin::new(half).poll_shutdown(cx),
         }
     }

@@ -2,7 +2,7 @@
 //! fast the client takes what is sent.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -15,18 +15,15 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::task::unconstrained;
 use tokio::time::Instant;
 
+use crate::server::deadline::passed;
 use crate::server::limits::Limits;
-use crate::server::wake::passed;
-
-/// Pieces that are written in one call; more gain nothing.
-const SLICES: usize = 64;
+use crate::server::unwritten::Unwritten;
 
 /// The sending side of a connection.
 #[derive(Debug)]
 pub struct Writer<W> {
     socket: W,
-    /// What is to be written; the first may be half written.
-    unwritten: Vec<Bytes>,
+    unwritten: Unwritten,
     pace: Pace,
 }
 
@@ -53,15 +50,19 @@ where
     pub fn new(socket: W, limits: &Limits) -> Self {
         Self {
             socket,
-            unwritten: Vec::new(),
+            unwritten: Unwritten::default(),
             pace: Pace::new(limits),
         }
     }
 
+    /// What it writes to.
+    pub fn socket(&self) -> &W {
+        &self.socket
+    }
+
     /// Puts frames behind what is not written yet.
     pub fn push(&mut self, frames: impl IntoIterator<Item = Bytes>) {
-        let frames = frames.into_iter().filter(|frame| !frame.is_empty());
-        self.unwritten.extend(frames);
+        self.unwritten.push(frames);
     }
 
     /// Writes what was pushed, as far as the system takes it at once. `None` when something is left.
@@ -126,16 +127,10 @@ where
 
     /// Offers all that waits to the system, in one call.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if let [only] = &self.unwritten[..] {
-            return Pin::new(&mut self.socket).poll_write(cx, only);
-        }
-        // On the stack, not in the future, which is kept for each connection.
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        let count = self.unwritten.len().min(SLICES);
-        for (slice, bytes) in slices.iter_mut().zip(&self.unwritten) {
-            *slice = IoSlice::new(bytes);
-        }
-        Pin::new(&mut self.socket).poll_write_vectored(cx, &slices[..count])
+        let Self {
+            socket, unwritten, ..
+        } = self;
+        unwritten.offer(|slices| Pin::new(socket).poll_write_vectored(cx, slices))
     }
 
     /// What the system takes at once; `None` when it takes nothing now.
@@ -172,20 +167,11 @@ where
 
     /// Takes what was written off what waits.
     fn advance(&mut self, written: &io::Result<usize>) -> Result<(), Written> {
-        let Ok(mut n @ 1..) = *written else {
+        let Ok(n @ 1..) = *written else {
             return Err(Written::Broken);
         };
         self.pace.earn(n);
-        let mut whole = 0;
-        for bytes in &mut self.unwritten {
-            if n < bytes.len() {
-                let _ = bytes.split_to(n);
-                break;
-            }
-            n -= bytes.len();
-            whole += 1;
-        }
-        self.unwritten.drain(..whole);
+        self.unwritten.advance(n);
         Ok(())
     }
 }
@@ -194,45 +180,34 @@ where
 #[derive(Debug, Default)]
 pub struct Control {
     frames: Mutex<Vec<u8>>,
-    /// Who waits until there are none.
-    reads: AtomicWaker,
-    /// Who waits until there are some.
-    writes: AtomicWaker,
+    /// Whoever waits for some, or until there are none: both loops are in one task.
+    task: AtomicWaker,
 }
 
 impl Control {
     /// Hands frames over, as soon as those before them were taken: a client that sends pings and
     /// does not read is not read any more.
     pub async fn put(&self, frames: Vec<u8>) {
-        *self.empty().await = frames;
-        self.writes.wake();
+        *self.when(Vec::is_empty).await = frames;
+        self.task.wake();
     }
 
     /// Waits until all frames were taken.
     pub async fn taken(&self) {
-        drop(self.empty().await);
+        drop(self.when(Vec::is_empty).await);
     }
 
     /// Waits for frames. May be cancelled: nothing is lost.
     pub async fn take(&self) -> Bytes {
-        let is_some = |frames: &Vec<u8>| !frames.is_empty();
-        let frames = std::mem::take(&mut *self.when(is_some, &self.writes).await);
-        self.reads.wake();
+        let frames = std::mem::take(&mut *self.when(|frames| !frames.is_empty()).await);
+        self.task.wake();
         frames.into()
     }
 
-    async fn empty(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.when(Vec::is_empty, &self.reads).await
-    }
-
     /// Waits until the frames are as they should be.
-    async fn when(
-        &self,
-        ready: impl Fn(&Vec<u8>) -> bool,
-        waker: &AtomicWaker,
-    ) -> MutexGuard<'_, Vec<u8>> {
+    async fn when(&self, ready: impl Fn(&Vec<u8>) -> bool) -> MutexGuard<'_, Vec<u8>> {
         poll_fn(|cx| {
-            waker.register(cx.waker());
+            self.task.register(cx.waker());
             let frames = self.frames();
             if ready(&frames) {
                 Poll::Ready(frames)

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use chat_pair::server::batch::Lines;
 use chat_pair::server::identity::Identity;
 use chat_pair::server::limits::Limits;
@@ -16,6 +17,7 @@ use proptest::prelude::*;
 use proptest::test_runner::Config;
 use tokio::time::Instant;
 
+use crate::direct::Socket;
 use crate::support::raw::{missed, short_texts};
 
 const PEOPLE: usize = 5;
@@ -39,6 +41,10 @@ enum Event {
     Read(usize),
     /// Somebody reads all that is there.
     ReadAll(usize),
+    /// The system takes so many bytes more for somebody.
+    Take(usize, usize),
+    /// Somebody has something else to write, and takes its socket back.
+    TakeBack(usize),
     /// Somebody is too slow.
     Pause(usize),
     /// So much time passes that those who are away are forgotten.
@@ -73,6 +79,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => Just(Event::Bury),
         3 => who.clone().prop_map(Event::Read),
         3 => who.clone().prop_map(Event::ReadAll),
+        3 => (who.clone(), 1..60_usize).prop_map(|(who, bytes)| Event::Take(who, bytes)),
+        1 => who.clone().prop_map(Event::TakeBack),
         2 => who.prop_map(Event::Pause),
         1 => Just(Event::Forget),
     ];
@@ -185,6 +193,10 @@ impl Model {
 struct Connection {
     speaker: Speaker,
     subscription: Subscription,
+    /// What the room may write to.
+    socket: Arc<Socket>,
+    /// What was written and is not heard yet.
+    unheard: Vec<u8>,
     /// Who says its lines: whose the session is, or nobody else.
     author: usize,
     /// Everything before this was heard, is its own, or was missed.
@@ -243,6 +255,17 @@ impl World {
             Event::Bury => drop(self.buried.pop()),
             Event::Read(who) => _ = self.read(who),
             Event::ReadAll(who) => self.read_all(who),
+            Event::Take(who, bytes) => {
+                if let Some(connection) = self.connections.get_mut(&who) {
+                    connection.socket.take(bytes);
+                }
+            }
+            Event::TakeBack(who) => {
+                if let Some(connection) = self.connections.get_mut(&who) {
+                    let frames = connection.subscription.take_back();
+                    connection.write(&frames);
+                }
+            }
             Event::Pause(who) => {
                 if let Some(connection) = self.connections.get_mut(&who) {
                     connection.subscription.pause();
@@ -344,9 +367,13 @@ impl World {
         &mut self,
         who: usize,
         speaker: Speaker,
-        subscription: Subscription,
+        mut subscription: Subscription,
         after: Option<Result<u64, ()>>,
     ) -> u64 {
+        let socket = Arc::new(Socket::default());
+        if who.is_multiple_of(2) {
+            subscription.lend_when_up_to_date(socket.clone());
+        }
         let (model, end) = (&self.model, self.model.end());
         let author = match who {
             ..WITH_SESSION => who,
@@ -356,6 +383,8 @@ impl World {
         let mut connection = Connection {
             speaker,
             subscription,
+            socket,
+            unheard: Vec::new(),
             author,
             next: end,
             missed: Some(0),
@@ -397,12 +426,13 @@ impl World {
         let Some(connection) = self.connections.get_mut(&who) else {
             return false;
         };
-        let Some(frames) = connection.subscription.next_frames().now_or_never() else {
-            return false;
-        };
-        let heard = short_texts(&frames.expect("the room is open").concat());
+        let frames = connection.subscription.next_frames().now_or_never();
+        let frames = frames.map(|frames| frames.expect("the room is open"));
+        connection.write(frames.as_deref().unwrap_or_default());
+        let heard = short_texts(&std::mem::take(&mut connection.unheard));
+        let is_more = frames.is_some() || !heard.is_empty();
         self.hear(who, heard.into_iter());
-        true
+        is_more
     }
 
     fn read_all(&mut self, who: usize) {
@@ -465,6 +495,12 @@ impl World {
 }
 
 impl Connection {
+    /// Writes frames behind what the room has written.
+    fn write(&mut self, frames: &[Bytes]) {
+        self.unheard.extend(self.socket.written());
+        self.unheard.extend(frames.concat());
+    }
+
     /// What is between the last line and this position is its own, or it was told of it.
     fn pass(&mut self, model: &Model, position: u64) {
         let others = model.others(self.author, self.next, position);

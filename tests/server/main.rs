@@ -1,6 +1,7 @@
 //! The server: what it does for those who keep to the rules, and what it bears of those who do not.
 //!
 //! - [`room`]: the room in memory, its order, and what exactly is counted as missed
+//! - [`direct`]: who has everything, to whom the room writes itself
 //! - [`keepalive`]: what takes seconds, by a clock that is moved and not waited for
 //! - [`properties`]: what holds for every input, of what judges requests and cleans text
 //! - [`handshake`]: who gets in, and what those hear who do not
@@ -32,6 +33,7 @@ mod support;
 mod access;
 mod addresses;
 mod crowd;
+mod direct;
 mod faults;
 mod handshake;
 mod history;

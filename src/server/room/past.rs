@@ -1,7 +1,7 @@
 //! How a subscriber reads what was said before: what is kept in memory, and what only the store has.
 
 use bytes::Bytes;
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::oneshot;
 
 use super::stored::Stored;
 use super::{Batches, State, Subscription};
@@ -80,7 +80,7 @@ impl State {
     fn subscribe(&mut self, bookmark: &mut Bookmark) -> Option<Batches> {
         self.append();
         self.history.subscribe(bookmark);
-        self.batches.as_ref().map(broadcast::Sender::subscribe)
+        self.readers.subscribe()
     }
 
     /// Reads on in what is kept. After a pause the reader subscribes again first, under the same lock,

@@ -9,7 +9,6 @@
 mod flow;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -104,7 +103,7 @@ impl State {
     /// Takes what is to be sent next. Returns whether there is anything.
     fn begin_to_send(&mut self, log: &RoomLog, limits: &Limits) -> bool {
         while self.progress.sent.is_none() {
-            if self.next.is_empty() || self.batches.is_none() || !self.progress.is_ready {
+            if self.next.is_empty() || self.readers.is_closed() || !self.progress.is_ready {
                 return false;
             }
             // Less at once while others are behind, so that they need not wait long for the next.
@@ -315,11 +314,9 @@ impl State {
         self.progress.previous = self.progress.sequence();
         self.progress.last = Some(at);
         // What is read once more was heard, as far as it was read before.
-        if let Some(batches) = &self.batches
-            && self.progress.cut.is_none()
-        {
-            // An error means that nobody is there to hear it.
-            let _ = batches.send(Arc::new(batch));
+        if self.progress.cut.is_none() {
+            self.readers.push(batch);
+            self.readers.publish();
         }
     }
 

@@ -102,7 +102,7 @@ impl Room {
         match &stored.store {
             RoomStore::Nats(log) => self.share(stored, log).await,
             RoomStore::File(file) => {
-                while self.state().batches.is_some() {
+                while !self.state().readers.is_closed() {
                     self.to_publish.notified().await;
                     self.store(stored, file).await;
                 }
@@ -138,11 +138,12 @@ impl Room {
             let Some(batch) = batch else {
                 // The store was closed, at the end of the server.
                 self.refuse();
-                self.state().batches = None;
+                self.state().readers.close();
                 return;
             };
             let mut state = self.state();
             state.settle(batch, |state, batch| state.apply(batch, Some(time)));
+            state.readers.publish();
             self.end(&mut state);
             drop(state);
             if told {
@@ -178,7 +179,9 @@ impl Room {
         let mut batch = BatchMut::default();
         let nobody = Author::connection(0);
         batch.add(&nobody, &Lines::notice(notice, None), place);
-        self.state().apply(batch, Some(0));
+        let mut state = self.state();
+        state.apply(batch, Some(0));
+        state.readers.publish();
     }
 
     /// Asks the store what it has of the room and of a session. Before that, nothing more is taken from
@@ -254,7 +257,7 @@ impl Room {
 impl State {
     /// What is to be stored next, and the position of its first line.
     fn begin_to_store(&mut self) -> Option<(u64, BatchMut)> {
-        if self.next.is_empty() || self.batches.is_none() {
+        if self.next.is_empty() || self.readers.is_closed() {
             return None;
         }
         self.storing = true;

@@ -78,7 +78,7 @@ impl Room {
 
     /// Sends one batch after the other, but none while the readers of another server are behind.
     async fn send(&self, stored: &Stored, log: &RoomLog) {
-        while self.state().batches.is_some() {
+        while !self.state().readers.is_closed() {
             if self.state().is_ahead(&self.limits) {
                 // It is over, too, when they have said nothing for long.
                 let is_not = |state: &mut State| (!state.is_ahead(&self.limits)).then_some(());
@@ -100,7 +100,8 @@ impl Room {
             };
             let is_over = |state: &mut State| {
                 let sent = state.progress.sent.as_ref().map(|sent| sent.number);
-                (sent != Some(number) || state.batches.is_none()).then(|| state.batches.is_none())
+                (sent != Some(number) || state.readers.is_closed())
+                    .then(|| state.readers.is_closed())
             };
             // What was read by then is not sent once more, if it was there already.
             let sending = async {
