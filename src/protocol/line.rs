@@ -26,6 +26,12 @@ pub fn lines(text: &str) -> impl Iterator<Item = &str> {
 /// Clean text, which is nearly all text, is not copied.
 #[must_use]
 pub fn clean(line: &str) -> Cow<'_, str> {
+    // Nearly always the answer. It goes by pieces without a way out of their middle, of which the compiler
+    // makes instructions for many bytes at once.
+    let is_plain = |piece: &[u8]| piece.iter().fold(true, |all, byte| all & is_plain(*byte));
+    if line.as_bytes().chunks(64).all(is_plain) {
+        return Cow::Borrowed(line);
+    }
     let Some(first) = line.find(is_harmful) else {
         return Cow::Borrowed(line);
     };
@@ -39,18 +45,19 @@ pub fn clean(line: &str) -> Cow<'_, str> {
     Cow::Owned(cleaned)
 }
 
+/// Whether a byte is a printable character of ASCII, or the tab.
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b'\t' | b' '..=b'~')
+}
+
 /// Whether a character acts on its surroundings instead of being seen: C0 but the tab, DEL, C1,
 /// the line and paragraph separators (some readers of logs end a line there), and the
 /// bidirectional overrides and isolates, which make text read other than it is stored. Marks
 /// that right-to-left text needs (U+200E, U+200F, U+061C) and joiners (U+200D) stay.
 fn is_harmful(c: char) -> bool {
-    match c {
-        '\t' | ' '..='~' => false, // nearly always the answer
-        c => {
-            c.is_control() // C0, DEL, C1: Unicode's category Cc
-                || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
-        }
-    }
+    let is_separator =
+        matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+    is_separator || c.is_control() && c != '\t' // C0, DEL, C1: Unicode's category Cc
 }
 
 #[cfg(test)]
