@@ -197,9 +197,8 @@ impl Subscription {
         let Some(mut lent) = self.lent.take() else {
             return Vec::new();
         };
-        let mut state = self.room.state();
-        state.readers.publish();
         let id = self.bookmark.who.connection;
+        let mut state = self.room.state();
         state.readers.give_back(id, Unwritten::default());
         drop(state);
         let returned = lent.try_recv();
@@ -211,11 +210,10 @@ impl Subscription {
         if self.lent.is_some() {
             return true;
         }
-        let Some(socket) = self.socket.clone().filter(|_| self.has_everything()) else {
+        let Some(socket) = self.socket.clone() else {
             return false;
         };
         let mut state = self.room.state();
-        state.readers.publish();
         if !self.has_everything() || state.readers.is_closed() {
             return false;
         }
