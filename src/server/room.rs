@@ -277,18 +277,21 @@ impl Room {
 
 impl State {
     /// Puts what was said since the last batch into the log, as one batch. In memory that is all
-    /// there is to do, so it is applied at once. With a store it is left to [`Room::publish`].
+    /// there is to do, so it is applied at once, and published with what else is said in this turn, or
+    /// when somebody comes or goes. With a store it is left to [`Room::publish`].
     fn append(&mut self) {
         if !self.next.is_empty() && !self.history.is_stored() {
             let batch = std::mem::take(&mut self.next);
-            self.apply(batch, None);
+            let batch = self.history.apply(batch, None);
+            self.readers.push(batch);
         }
     }
 
-    /// Applies the next batch of the log. It is published with others, or when somebody comes or goes.
-    fn apply(&mut self, batch: BatchMut, stored: Option<u64>) {
-        let batch = self.history.apply(batch, stored);
+    /// Applies the next batch of a log in a store, where it was stored at this time, and publishes it.
+    fn apply(&mut self, batch: BatchMut, stored: u64) {
+        let batch = self.history.apply(batch, Some(stored));
         self.readers.push(batch);
+        self.readers.publish();
     }
 }
 

@@ -186,10 +186,11 @@ fn a_nats_that_takes_enough_again_is_used_again() {
     ana.say("before");
     is_taken(&mut ana);
     nats.kill();
-    nats.configure(&little);
-    nats.run();
+    // Else it may be there again before the server has looked for it.
     let said = server.program.err_line();
     assert!(said.contains("it cannot be reached"), "{said}");
+    nats.configure(&little);
+    nats.run();
     let said = server.program.err_line();
     assert!(said.contains("its max_payload is 1000"), "{said}");
     nats.reload(store);

@@ -13,6 +13,7 @@ use chat_pair::server::limits::Limits;
 use chat_pair::server::room::{Room, Speaker, Subscription, TryWrite};
 use futures_util::FutureExt;
 
+use crate::room::publish;
 use crate::support::raw::short_texts;
 
 /// What was written to it, and how many bytes more it takes.
@@ -118,10 +119,6 @@ fn say(speaker: &Speaker, text: &str) -> bool {
     let mut lines = Lines::of(&name);
     lines.push(text);
     speaker.say_now(&lines).unwrap()
-}
-
-fn publish(room: &Arc<Room>) {
-    assert!(room.clone().publish().now_or_never().is_none());
 }
 
 #[test]

@@ -210,7 +210,7 @@ impl Subscription {
         if self.lent.is_some() {
             return true;
         }
-        let Some(socket) = self.socket.clone() else {
+        let Some(socket) = &self.socket else {
             return false;
         };
         let mut state = self.room.state();
@@ -221,7 +221,7 @@ impl Subscription {
         let who = self.bookmark.who;
         let reader = UpToDate {
             who,
-            socket,
+            socket: socket.clone(),
             position: self.bookmark.position(),
             own: 0,
             returns,

@@ -116,7 +116,7 @@ impl State {
             let space = |bytes| limits.space_for(bytes);
             let batch = self.next.take(LINES, bytes, message::PART, space);
             if batch.lines() == 0 {
-                self.apply(batch, Some(0)); // Notices are for those who are there.
+                self.apply(batch, 0); // Notices are for those who are there.
                 continue;
             }
             let said = batch.said().filter(|(.., lines)| *lines > 0);

@@ -142,8 +142,7 @@ impl Room {
                 return;
             };
             let mut state = self.state();
-            state.settle(batch, |state, batch| state.apply(batch, Some(time)));
-            state.readers.publish();
+            state.settle(batch, |state, batch| state.apply(batch, time));
             self.end(&mut state);
             drop(state);
             if told {
@@ -179,9 +178,7 @@ impl Room {
         let mut batch = BatchMut::default();
         let nobody = Author::connection(0);
         batch.add(&nobody, &Lines::notice(notice, None), place);
-        let mut state = self.state();
-        state.apply(batch, Some(0));
-        state.readers.publish();
+        self.state().apply(batch, 0);
     }
 
     /// Asks the store what it has of the room and of a session. Before that, nothing more is taken from
