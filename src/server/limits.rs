@@ -45,6 +45,9 @@ pub struct Limits {
     /// From the TCP connection to the open WebSocket: twice a round trip to the other side of
     /// the world with a lost packet or two.
     pub handshake: Duration,
+    /// The same for a stranger who is only told that there is no place: the next one waits until it has
+    /// gone, and may be the one who asks whether the server is well.
+    pub refused_handshake: Duration,
     /// Bytes that a connection holds for TLS, none without it: what is encrypted and not written yet,
     /// which rustls limits to 64 KiB, a record of 16 KiB that is read or was, and its session.
     pub tls: usize,
@@ -302,6 +305,7 @@ impl Limits {
         head: HEAD,
         hello: 16 * 1024,
         handshake: Duration::from_secs(5),
+        refused_handshake: Duration::from_secs(1),
         tls: 0,
         control: 4 * 1024,
         rate: 56 * 1024,
