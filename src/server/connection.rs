@@ -323,11 +323,20 @@ where
         Ok(())
     }
 
-    /// Hands the pongs over that the library has written, if they are `least` bytes or more.
+    /// Hands the pongs over that the library has written, if they are `least` bytes or more, as soon as
+    /// those before them were taken. When the server stops they are left for the goodbye: who does not read
+    /// must not keep its room open.
     async fn send_pongs(&mut self, least: usize) {
-        let written = self.codec.pongs();
-        if written.len() >= least {
-            self.control.put(std::mem::take(written)).await;
+        if self.stopped || self.codec.pongs().len() < least {
+            return;
+        }
+        tokio::select! {
+            biased;
+            () = self.control.taken() => {
+                let pongs = std::mem::take(self.codec.pongs());
+                self.control.put(pongs).await;
+            }
+            _ = &mut self.stopping => self.stop(),
         }
     }
 
@@ -378,14 +387,18 @@ where
         }
     }
 
-    /// Waits until the client may say another line, but not too long to excuse its silence. When the
-    /// server stops there is no limit any more, since what was read is to be said.
+    /// Waits until the client may say another line, but not too long to excuse its silence.
     async fn wait_to_take(&mut self, until: Instant) {
         lock(self.keepalive).excuse();
         let soon = Instant::now() + self.limits.quiet / 2;
         tokio::select! {
             () = sleep_until(until.min(soon)) => {}
-            _ = &mut self.stopping => (self.rate, self.stopped) = (None, true),
+            _ = &mut self.stopping => self.stop(),
         }
+    }
+
+    /// The server stops. What was read is to be said, so there is no limit any more.
+    fn stop(&mut self) {
+        (self.rate, self.stopped) = (None, true);
     }
 }

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::thread;
 
-use crate::support::raw::{BINARY, CLOSE, Ear, FIN, REQUEST, Raw, frame};
+use crate::support::raw::{BINARY, CLOSE, Ear, FIN, PING, REQUEST, Raw, frame};
 use crate::support::{Program, Server};
 
 const GOODBYE: &str = "server shutting down";
@@ -113,6 +113,25 @@ fn a_client_that_does_not_move_keeps_no_server_from_ending() {
     assert_eq!(server.program.exit(), 0);
     let why = format!("server: {name} was closed: only text messages, please (1003)");
     assert_eq!(server.program.err_rest(), [why]);
+    was_stuck(never_reads);
+}
+
+#[test]
+fn pongs_that_cannot_be_written_keep_nobody_from_the_goodbye() {
+    let mut server = Server::start();
+    let mut never_reads = Raw::narrow(server.port);
+    let mut bob = stuff(server.port);
+    let name = never_reads.name();
+    for text in ["one", "two"] {
+        let (ping, line) = (frame(FIN | PING, b""), frame(0x81, text.as_bytes()));
+        never_reads.send(&[ping, line].concat());
+        assert_eq!(bob.text(), format!("{name}: {text}"));
+    }
+    // Now the second pong waits until the first one was taken.
+    server.program.signal("TERM");
+    assert_eq!(bob.close(), (1001, GOODBYE.to_owned()));
+    drop(bob);
+    assert_eq!(server.program.exit(), 0);
     was_stuck(never_reads);
 }
 
