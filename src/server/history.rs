@@ -306,7 +306,7 @@ impl History {
             None => author.taken(),
             Some(counts) => {
                 counts.arrive(&author);
-                let taken = counts.taken(author.id);
+                let taken = counts.taken(author.id).unwrap_or(author.taken());
                 author.begin_at(taken);
                 taken
             }

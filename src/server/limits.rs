@@ -208,6 +208,9 @@ pub struct Limits {
     pub nats_authors: usize,
     /// How long somebody who wants to enter waits for NATS before it is told to come back later.
     pub nats_enter: Duration,
+    /// How long whoever comes back to a server that does not know how many of its lines were taken waits for
+    /// one that does: for many round trips.
+    pub nats_taken: Duration,
     /// How long to wait before something is tried again that did not work with NATS.
     pub nats_pause: Duration,
     /// How long NATS may be away before those in the rooms are told.
@@ -373,6 +376,7 @@ impl Limits {
         nats_messages: 64 * 1024,
         nats_authors: 4096,
         nats_enter: Duration::from_secs(3),
+        nats_taken: Duration::from_secs(1),
         nats_pause: Duration::from_millis(100),
         nats_patience: Duration::from_secs(1),
         nats_heartbeat: Duration::from_secs(1),

@@ -281,6 +281,48 @@ fn what_the_stream_has_forgotten_is_missed_and_that_is_said() {
     assert_eq!(back.hear(), "* some messages missed");
 }
 
+/// Also when the stream has forgotten those lines, and whoever asks has come to a server that never saw them.
+#[test]
+fn how_many_lines_were_taken_is_known_while_one_of_the_servers_knows_it() {
+    let Some(nats) = Nats::start() else { return };
+    make(
+        &nats,
+        Config {
+            max_messages_per_subject: 70,
+            ..stream()
+        },
+    );
+    let [first, second] = [nats.serve(), nats.serve()];
+    let mut ana = Client::enter(first.port, &format!("/?session={ANA}&name=ana"));
+    for n in 0..3 {
+        ana.say(&n.to_string());
+    }
+    let mut bob = Raw::enter(second.port, "/?name=bob");
+    let mut push_out = || {
+        for n in 0..80 {
+            bob.say(&n.to_string());
+            is_taken(&mut bob);
+        }
+    };
+    push_out();
+    first.program.signal("KILL");
+    // More than it ever sent, as a client asks whether it is known.
+    let target = format!("/?session={ANA}&name=ana{}&sent=4", ana.after());
+    let third = nats.serve();
+    assert_eq!(Client::enter(third.port, &target).taken, 3);
+    push_out();
+    // Who is believed since nobody answers is so by the server alone that lets it in.
+    let fourth = nats.serve();
+    let mut eve = Raw::enter(fourth.port, "/?name=eve");
+    second.while_stopped(|| {
+        third.while_stopped(|| assert_eq!(Client::enter(fourth.port, &target).taken, 4));
+    });
+    let mut back = Client::enter_when_it_can(second.port, &target);
+    assert_eq!(back.taken, 3);
+    back.say("here");
+    assert_eq!(hears(&mut eve, "ana: here"), [""; 0]);
+}
+
 #[test]
 fn who_is_ahead_of_a_server_waits_for_it() {
     let Some(nats) = Nats::start() else { return };

@@ -44,13 +44,13 @@ impl History {
         }
     }
 
-    /// A session comes to a connection of some server. If it had one here, that learns of it, unless it
-    /// `stays`.
-    pub fn claim(&mut self, session: u64, sent: u64, claim: Claim, stays: bool, at: At) {
+    /// A session comes to a connection of some server, which may know how many of its lines were taken. If
+    /// it had one here, that learns of it, unless it `stays`.
+    pub fn claim(&mut self, session: u64, taken: Option<u64>, claim: Claim, stays: bool, at: At) {
         let Some(counts) = &mut self.counts else {
             return;
         };
-        counts.claim(session, sent, claim, at.sequence);
+        counts.claim(session, taken, claim, at.sequence);
         if !stays && let Some(author) = counts.here(session).cloned() {
             author.replace(ELSEWHERE);
             if let Some(key) = &author.key {
@@ -58,6 +58,19 @@ impl History {
             }
             self.forgotten(&[author]);
         }
+    }
+
+    /// Another server knows how many lines of a session were taken.
+    pub fn learn(&mut self, session: u64, taken: u64, at: At) {
+        if let Some(counts) = &mut self.counts {
+            counts.learn(session, taken, at.sequence);
+        }
+    }
+
+    /// How many lines of a session were taken, in a log that several servers share, if that is known here.
+    #[must_use]
+    pub fn taken(&self, session: u64) -> Option<u64> {
+        self.counts.as_ref()?.taken(session)
     }
 
     /// Who has a session, in a log that several servers share.

@@ -297,6 +297,15 @@ impl State {
         self.progress.sent = Some(sent);
     }
 
+    /// What another server is told that does not know how many lines of a session were taken, if that is
+    /// known here now.
+    fn answer(&self, session: u64, log: &RoomLog) -> Option<Bytes> {
+        let taken = self.history.taken(session);
+        let taken = taken.filter(|_| self.progress.is_ready)?;
+        let body = Body::Taken { session, taken };
+        Some(message::encode(&self.head(log), &body).into())
+    }
+
     /// What other servers have said, as a batch.
     fn batch_of(&self, parts: &[Part<'_>], space: Option<OwnedSemaphorePermit>) -> BatchMut {
         let mut batch = BatchMut::default();

@@ -16,7 +16,7 @@ use crate::server::room::stored::{Asking, Stored};
 use crate::server::room::{Room, State};
 use crate::server::sessions::{Asked, Hushed};
 use crate::server::store::nats::counts::Claim;
-use crate::server::store::nats::message::{self, Body, INDEX};
+use crate::server::store::nats::message::{self, Body, Head, INDEX};
 use crate::server::store::nats::{At, Entry, RoomLog, Up};
 
 /// What those in a room hear when nothing goes to the stream or nothing comes from it.
@@ -321,26 +321,48 @@ impl Room {
             let batch = state.batch_of(parts, space);
             return state.apply_shared(batch, parts, at);
         }
+        if let Some(answer) = self.apply(stored, log, head, body, at) {
+            log.nats.say(log.subject.to_string(), answer).await;
+        }
+    }
+
+    /// Applies a message for which there is space. Returns the answer to it, if it is a question.
+    fn apply(
+        &self,
+        stored: &Stored,
+        log: &RoomLog,
+        head: Head,
+        body: Body<'_>,
+        at: At,
+    ) -> Option<Bytes> {
+        let is_own = head.server == log.nats.server();
         let mut state = self.state();
         match body {
             Body::Lines(parts) => {
-                let Some(Sent { batch, begun, .. }) = state.progress.sent.take_if(is_sent) else {
-                    return; // It was there a moment ago, and nobody else takes it.
-                };
+                let is_sent = |sent: &mut Sent| sent.number == head.number;
+                // It was there a moment ago, and nobody else takes it.
+                let Sent { batch, begun, .. } = state.progress.sent.take_if(is_sent)?;
                 // Often this is known before the stream's answer has come.
                 log.nats.has_sent(begun.elapsed());
                 state.settle(batch, |state, batch| state.apply_shared(batch, &parts, at));
                 self.end(&mut state);
             }
-            Body::Claim { session, sent } => {
+            Body::Claim { session, taken } => {
                 let claim = (head.server, head.number);
                 // What is read once more of a log that was cut back is not so any more.
                 let stays = is_own || state.progress.cut.is_some();
-                state.history.claim(session, sent, claim, stays, at);
+                state.history.claim(session, taken, claim, stays, at);
                 if is_own && let Some(waiting) = state.progress.claims.remove(&head.number) {
                     // An error means that nobody waits for it any more.
                     let _ = waiting.send(());
                 }
+                state.progress.last = Some(at);
+                if taken.is_none() && !is_own {
+                    return state.answer(session, log);
+                }
+            }
+            Body::Taken { session, taken } => {
+                state.history.learn(session, taken, at);
                 state.progress.last = Some(at);
             }
             Body::Salt(salt) => {
@@ -356,6 +378,7 @@ impl Room {
                 }
             }
         }
+        None
     }
 
     /// Waits for the space that lines of other servers need, and tells those to wait for as long.
@@ -397,7 +420,8 @@ impl Room {
                 hushed.author().settled().await;
                 return Asking::shared(is_beyond, None, Some(hushed));
             }
-            Asking::shared(is_beyond, Some(self.claim(log, asked).await), None)
+            let claim = self.claim(stored, log, asked).await;
+            Asking::shared(is_beyond, Some(claim), None)
         };
         timeout(self.limits.nats_enter, claim).await.ok()
     }
@@ -424,26 +448,33 @@ impl Room {
         }
     }
 
-    /// Takes a session over from whichever server has it.
-    async fn claim(&self, log: &RoomLog, asked: &Asked) -> Claim {
+    /// Takes a session over from whichever server has it. If none says how many of its lines were taken,
+    /// the client is believed.
+    async fn claim(&self, stored: &Stored, log: &RoomLog, asked: &Asked) -> Claim {
+        let session = log.session(&asked.key);
+        let is_new = asked.after.is_none() && asked.sent == 0;
         let (done, mut claimed) = oneshot::channel();
-        let (number, message) = {
+        let (number, message, is_known) = {
             let mut state = self.state();
             let head = state.head(log);
-            let body = Body::Claim {
-                session: log.session(&asked.key),
-                sent: asked.sent,
-            };
+            let taken = state.history.taken(session).or(is_new.then_some(0));
+            let body = Body::Claim { session, taken };
             let claims = &mut state.progress.claims;
             claims.retain(|_, waiting| !waiting.is_closed());
             claims.insert(head.number, done);
-            (head.number, Bytes::from(message::encode(&head, &body)))
+            let message = Bytes::from(message::encode(&head, &body));
+            (head.number, message, taken.is_some())
         };
         loop {
             tokio::select! {
-                _ = &mut claimed => return (log.nats.server(), number),
+                _ = &mut claimed => break,
                 () = self.send_once(log, number, message.clone(), drop) => {}
             }
         }
+        if !is_known {
+            let taken = |state: &mut State| state.history.taken(session);
+            let _ = timeout(self.limits.nats_taken, self.until(stored, taken)).await;
+        }
+        (log.nats.server(), number)
     }
 }

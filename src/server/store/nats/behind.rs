@@ -19,16 +19,12 @@ impl Nats {
     /// Says that this server has come so far in a room, and would come further if its readers did; `None`
     /// when they do.
     pub async fn say_behind(&self, room: &str, sequence: Option<u64>) {
-        // What waits for a connection would come late.
-        if self.up().borrow().is_some() {
-            let server = self.server();
-            let said = match sequence {
-                Some(sequence) => format!("{server:016x} {sequence}"),
-                None => format!("{server:016x}"),
-            };
-            // An error means that the client is closed, at the end of the program.
-            let _ = self.client().publish(self.behind(room), said.into()).await;
-        }
+        let server = self.server();
+        let said = match sequence {
+            Some(sequence) => format!("{server:016x} {sequence}"),
+            None => format!("{server:016x}"),
+        };
+        self.say(self.behind(room), said.into()).await;
     }
 
     /// Listens to the others. `None` at the end of the program.

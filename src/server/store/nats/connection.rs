@@ -558,6 +558,14 @@ impl Nats {
         self.0.next_message.fetch_add(1, Relaxed)
     }
 
+    /// Sends a message that may get lost, if there is a connection: what waits for one would come late.
+    pub async fn say(&self, subject: String, message: Bytes) {
+        if self.up().borrow().is_some() {
+            // An error means that the client is closed, at the end of the program.
+            let _ = self.client().publish(subject, message).await;
+        }
+    }
+
     /// Sends a message, once, and waits until the stream has it. With the same number it is in the
     /// stream once, if that is sent soon enough after the first time. Returns its sequence there; `None`
     /// if the stream may not have it.

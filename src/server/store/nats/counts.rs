@@ -1,6 +1,10 @@
 //! How many lines were taken from whom, by the order of the stream. A batch that is in the stream twice,
 //! since its server could not know that it was, and lines that a client has said again to another server,
 //! are dropped by this count, and by all servers alike.
+//!
+//! A server that has begun to read late does not know all who have spoken. What it learns of a session is
+//! what the first lines say that it reads of it, or another server; never what the client says, which only
+//! the server has to believe that lets it in. Else two servers could drop different lines.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +24,8 @@ pub type Claim = (u64, u64);
 
 #[derive(Debug, Default)]
 struct Count {
-    taken: u64,
+    /// `None` if that is not known here.
+    taken: Option<u64>,
     /// The last message that was about it.
     sequence: u64,
     claim: Option<Claim>,
@@ -43,31 +48,28 @@ impl Counts {
     /// taken before the server that counts here began to read, since no server sends anything before what
     /// it has sent earlier is in the stream.
     pub fn take(&mut self, author: u64, before: u64, lines: u64, sequence: u64) -> u64 {
-        let is_new = !self.of.contains_key(&author);
         let count = self.count(author, sequence);
-        if is_new {
-            count.taken = before;
-        }
-        let known = count.taken.saturating_sub(before).min(lines);
-        count.taken = count.taken.max(before + lines);
-        known
+        let taken = count.taken.unwrap_or(before);
+        count.taken = Some(taken.max(before + lines));
+        taken.saturating_sub(before).min(lines)
     }
 
-    /// A session comes to a connection. How many of its lines were taken is believed if it is not known
-    /// here.
-    pub fn claim(&mut self, session: u64, sent: u64, claim: Claim, sequence: u64) {
-        let is_new = !self.of.contains_key(&session);
+    /// A session comes to a connection of a server, which may know how many of its lines were taken.
+    pub fn claim(&mut self, session: u64, taken: Option<u64>, claim: Claim, sequence: u64) {
         let count = self.count(session, sequence);
-        if is_new {
-            count.taken = sent;
-        }
+        count.taken = count.taken.or(taken);
         count.claim = Some(claim);
     }
 
-    /// How many lines of a session were taken.
+    /// Another server knows how many lines of a session were taken.
+    pub fn learn(&mut self, session: u64, taken: u64, sequence: u64) {
+        self.count(session, sequence).taken.get_or_insert(taken);
+    }
+
+    /// How many lines of a session were taken, if that is known here.
     #[must_use]
-    pub fn taken(&self, session: u64) -> u64 {
-        self.of.get(&session).map_or(0, |count| count.taken)
+    pub fn taken(&self, session: u64) -> Option<u64> {
+        self.of.get(&session)?.taken
     }
 
     /// Who has a session.
@@ -123,19 +125,37 @@ mod tests {
         let mut counts = Counts::new(100);
         // Whoever begins to read late believes what comes first.
         assert_eq!(counts.take(1, 7, 3, 1), 0);
-        assert_eq!(counts.taken(1), 10);
+        assert_eq!(counts.taken(1), Some(10));
         // The same again, a part of it, and more than it.
         assert_eq!(counts.take(1, 7, 3, 2), 3);
         assert_eq!(counts.take(1, 2, 3, 3), 3);
         assert_eq!(counts.take(1, 8, 5, 4), 2);
-        assert_eq!(counts.taken(1), 13);
+        assert_eq!(counts.taken(1), Some(13));
         assert_eq!(counts.take(1, 20, 1, 5), 0);
         assert_eq!(counts.take(1, 13, 7, 6), 7);
-        // What a client says of itself counts only when nothing is known.
-        counts.claim(1, 3, (5, 5), 7);
-        counts.claim(2, 3, (5, 6), 8);
-        assert_eq!((counts.taken(1), counts.taken(2)), (21, 3));
-        assert_eq!(counts.claimed(2), Some((5, 6)));
+        assert_eq!(counts.taken(1), Some(21));
+    }
+
+    #[test]
+    fn what_others_know_counts_only_when_nothing_is_known_here() {
+        let mut counts = Counts::new(100);
+        counts.take(1, 0, 21, 1);
+        for session in 1..=4 {
+            counts.claim(session, None, (5, session), session);
+            assert_eq!(counts.claimed(session), Some((5, session)));
+        }
+        let known = |counts: &Counts| [1, 2, 3, 4].map(|session| counts.taken(session));
+        assert_eq!(known(&counts), [Some(21), None, None, None]);
+        counts.claim(2, Some(7), (6, 1), 5);
+        counts.learn(3, 8, 6);
+        // The server that has it now says more than anybody knew; and its client says lines once more.
+        assert_eq!(counts.take(4, 9, 1, 7), 0);
+        assert_eq!(known(&counts), [Some(21), Some(7), Some(8), Some(10)]);
+        for session in 1..=4 {
+            counts.claim(session, Some(1), (6, session), 8);
+            counts.learn(session, 1, 9);
+        }
+        assert_eq!(known(&counts), [Some(21), Some(7), Some(8), Some(10)]);
     }
 
     #[test]
@@ -144,7 +164,8 @@ mod tests {
         for author in 0..25 {
             counts.take(author, 0, 1, author);
             assert!(counts.of.len() <= 10);
-            assert!((author.saturating_sub(3)..=author).all(|recent| counts.taken(recent) == 1));
+            let is_known = |recent| counts.taken(recent) == Some(1);
+            assert!((author.saturating_sub(3)..=author).all(is_known));
         }
     }
 }

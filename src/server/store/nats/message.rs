@@ -6,9 +6,10 @@
 //!         last line that this server does not keep any more, and behind the last one that it knew
 //! lines   what is 0; then of each author in turn: its number (8), how many lines it has said before
 //!         these (8), how many these are (4), how many bytes (4), and the lines as WebSocket frames
-//! claim   what is 1: a session (8) comes to a connection of this server, and says that so many of its
-//!         lines were taken (8)
+//! claim   what is 1: a session (8) comes to a connection of this server, and so many of its lines were
+//!         taken (8), or what is 3: the server does not know how many, and those that do say so
 //! salt    what is 2: the room's epoch has this salt (8) from here on, if it has that of the head
+//! taken   what is 4: of a session (8) so many lines were taken (8), for those that do not know it
 //! ```
 //!
 //! Who writes to the stream is trusted as these servers are; what cannot be read is another program's.
@@ -63,11 +64,18 @@ pub enum Body<'a> {
     Claim {
         /// Which one.
         session: u64,
-        /// How many of its lines are known to be taken.
-        sent: u64,
+        /// How many of its lines were taken, if the server knows that.
+        taken: Option<u64>,
     },
     /// The room's epoch has another salt from here on.
     Salt(u64),
+    /// The answer to a claim of a server that does not know this.
+    Taken {
+        /// Of which session.
+        session: u64,
+        /// How many of its lines were taken.
+        taken: u64,
+    },
 }
 
 /// Lines of one author.
@@ -88,8 +96,10 @@ pub struct Part<'a> {
 pub fn encode(head: &Head, body: &Body<'_>) -> Vec<u8> {
     let what = match body {
         Body::Lines(_) => 0,
-        Body::Claim { .. } => 1,
+        Body::Claim { taken: Some(_), .. } => 1,
         Body::Salt(_) => 2,
+        Body::Claim { taken: None, .. } => 3,
+        Body::Taken { .. } => 4,
     };
     let mut bytes = vec![FORM, what];
     let put = |bytes: &mut Vec<u8>, numbers: &[u64]| {
@@ -116,7 +126,11 @@ pub fn encode(head: &Head, body: &Body<'_>) -> Vec<u8> {
                 bytes.extend_from_slice(part.frames);
             }
         }
-        Body::Claim { session, sent } => put(&mut bytes, &[*session, *sent]),
+        Body::Claim { session, taken } => {
+            put(&mut bytes, &[*session]);
+            put(&mut bytes, taken.as_slice());
+        }
+        Body::Taken { session, taken } => put(&mut bytes, &[*session, *taken]),
         Body::Salt(salt) => put(&mut bytes, &[*salt]),
     }
     bytes
@@ -160,9 +174,17 @@ pub fn decode(message: &[u8]) -> Option<(Head, Body<'_>)> {
         }
         1 => Body::Claim {
             session: number(&mut rest)?,
-            sent: number(&mut rest)?,
+            taken: Some(number(&mut rest)?),
         },
         2 => Body::Salt(number(&mut rest)?),
+        3 => Body::Claim {
+            session: number(&mut rest)?,
+            taken: None,
+        },
+        4 => Body::Taken {
+            session: number(&mut rest)?,
+            taken: number(&mut rest)?,
+        },
         _ => return None,
     };
     rest.is_empty().then_some((head, body))
@@ -203,9 +225,17 @@ mod tests {
             Body::Lines(vec![part(7, 0), part(1 << 63, 1 << 40)]),
             Body::Claim {
                 session: 1 << 63 | 5,
-                sent: 9,
+                taken: Some(9),
+            },
+            Body::Claim {
+                session: 1 << 63 | 5,
+                taken: None,
             },
             Body::Salt(u64::MAX),
+            Body::Taken {
+                session: 5,
+                taken: 1 << 40,
+            },
         ] {
             let bytes = encode(&HEAD, &body);
             assert_eq!(decode(&bytes), Some((HEAD, body)));
@@ -214,11 +244,18 @@ mod tests {
 
     #[test]
     fn what_is_not_written_like_this_is_not_ours() {
-        let claim = Body::Claim {
+        let claim = |taken| Body::Claim { session: 5, taken };
+        let taken = Body::Taken {
             session: 5,
-            sent: 9,
+            taken: 9,
         };
-        for body in [Body::Lines(vec![]), claim, Body::Salt(7)] {
+        for body in [
+            Body::Lines(vec![]),
+            claim(Some(9)),
+            claim(None),
+            Body::Salt(7),
+            taken,
+        ] {
             let mut bytes = encode(&HEAD, &body);
             assert!(decode(&bytes).is_some());
             bytes.push(0);
