@@ -9,6 +9,7 @@ use clap::builder::{OsStr, Resettable};
 use clap::error::ErrorKind;
 use clap::{Command, Parser};
 
+use crate::os::describe;
 use crate::protocol::limits::MESSAGE_MOST;
 
 /// Bytes of a message, as a flag gives them.
@@ -77,8 +78,8 @@ fn called(program: &str) -> Option<String> {
 ///
 /// # Errors
 ///
-/// The program is over: help was asked for (0), or the flags make no sense (2) and one line on
-/// standard error says why.
+/// The program is over: help was asked for (0), or could not be written (1), or the flags make no sense
+/// (2); then one line on standard error says why.
 pub fn parse<T: Parser>(program: &str) -> Result<T, ExitCode> {
     let called = called(program).unwrap_or_else(|| program.to_owned());
     let command =
@@ -93,9 +94,18 @@ pub fn parse<T: Parser>(program: &str) -> Result<T, ExitCode> {
             error.kind(),
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
         ) {
-            // A reader that is gone does not want the help any more.
-            let _ = error.print();
-            return ExitCode::SUCCESS;
+            return match error.print().and_then(|()| io::stdout().flush()) {
+                // A reader that is gone does not want the help any more.
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                    let why = describe(&error);
+                    let _ = writeln!(
+                        io::stderr(),
+                        "{program}: cannot write standard output: {why}"
+                    );
+                    ExitCode::FAILURE
+                }
+                _ => ExitCode::SUCCESS,
+            };
         }
         let text = error.to_string();
         // The first paragraph says what is wrong; the rest is advice at length.

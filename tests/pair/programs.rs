@@ -1,5 +1,6 @@
 //! What a user gives the two programs, and what they answer: flags, pipes, mistakes, ends.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::process::Output;
@@ -57,6 +58,20 @@ fn help_and_version_are_normal_ends() {
         assert!(out.contains(address) && out.contains(variable), "{out}");
         let version = format!("{name} {}\n", env!("CARGO_PKG_VERSION"));
         assert_eq!(run(name, &["--version"]), (0, version, String::new()));
+    }
+}
+
+#[test]
+fn help_that_cannot_be_written_is_a_failure() {
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    for name in ["server", "client"] {
+        for flag in ["--help", "--version"] {
+            let mut command = Program::command(name);
+            let output = command.arg(flag).stdout(full()).output().unwrap();
+            let why = format!("{name}: cannot write standard output: no space left on device\n");
+            assert_eq!(String::from_utf8(output.stderr).unwrap(), why);
+            assert_eq!(output.status.code(), Some(1));
+        }
     }
 }
 
