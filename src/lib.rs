@@ -29,7 +29,7 @@
 //! - [`server::unwritten`]: the pieces that still have to be written; [`server::deadline`]: when a
 //!   deadline counts
 //! - [`server::entrance`], [`server::handshake`], [`protocol::head`]: from a stranger's stream to a
-//!   connection in a room, or a refusal
+//!   connection in a room, or a refusal; [`server::refused`]: those for whom there is no place
 //! - [`server::listener`], [`server::socket`]: the socket that listens, which outlives every error,
 //!   and a client's, with TLS or without
 //! - [`server::log`]: the server's output, which never blocks the relay

@@ -18,6 +18,7 @@ use chat_pair::server::limits::Limits;
 use chat_pair::server::listener::{Listener, fit_to_descriptors};
 use chat_pair::server::log::Log;
 use chat_pair::server::metrics;
+use chat_pair::server::refused::Refused;
 use chat_pair::server::service::Service;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
@@ -84,6 +85,7 @@ async fn serve(flags: Flags, mut service: Service) -> Result<(), String> {
     });
     let addresses = Addresses::new(&shared.limits);
     let mut connections = JoinSet::new();
+    let mut refused = Refused::default();
     // Nothing is ever sent here. When `serving` is dropped, every `closing` learns of it.
     let (serving, closing) = watch::channel(());
     // Nor here. Each stranger has an `entering` until it is in or refused.
@@ -96,9 +98,13 @@ async fn serve(flags: Flags, mut service: Service) -> Result<(), String> {
                 while connections.try_join_next().is_some() {} // whose places are free again
                 let Some(counted) = addresses.count(address.ip()) else { continue };
                 let full = connections.len() >= shared.limits.connections;
-                connections.spawn(connection(shared.clone(), stream, address, full, counted, entering.clone(), closing.clone()));
+                let task = connections.spawn(connection(shared.clone(), stream, address, full, counted, entering.clone(), closing.clone()));
+                if full {
+                    refused.push(task);
+                }
             }
             Some(_) = connections.join_next() => {}
+            () = refused.turn_one_away(&shared.limits), if connections.len() >= most => {}
             () = stop.asked() => break,
         }
     }

@@ -19,9 +19,10 @@ In a pipe: standard output holds the chat alone, a line a message; standard erro
 
 With --reconnect each wait is shorter than the number says by up to a half, at random, so that not
 all clients of a server that comes back come back at once. Then it shows what was said meanwhile,
-and sends what the server has not taken: nothing is missed, and nothing is said twice. Only what
-another program at the other end, or a server that was started anew, may have taken is named, and
-not sent again. --timestamps and --json tell when a line was said, not when it came.
+and sends what the server has not taken: nothing is missed, and nothing is said twice. When the
+server was started anew without --store or --nats, or is another program, it is told what is new
+from then on, and lines that may have been taken are named, and not sent again. --timestamps and
+--json tell when a line was said, not when it came.
 
 Each variable that is empty counts as unset; a switch is 1, true, yes, on or 0, false, no, off.
 
@@ -85,7 +86,8 @@ pub struct Client {
     #[arg(long, env = "CHAT_TIMESTAMPS", value_parser = switch)]
     pub timestamps: bool,
 
-    /// Print each line as a JSON object: at, from, text; or at, and here, joined, left or notice
+    /// Print each line as a JSON object: at, from, text; or at and notice; or at and the names of those
+    /// here, joined or left, with more when there are more
     #[arg(long, env = "CHAT_JSON", value_parser = switch)]
     pub json: bool,
 }

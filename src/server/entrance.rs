@@ -120,15 +120,10 @@ impl Entrance {
         no_place: Option<Refusal>,
     ) -> Result<Guest, Refusal> {
         let (limits, certificate) = (&self.limits, self.certificate.as_ref());
-        let time = if no_place.is_none() {
-            limits.handshake
-        } else {
-            limits.refused_handshake
-        };
         let rules = Rules {
             origins: &self.origins,
             no_place,
-            until: Instant::now() + time,
+            until: Instant::now() + limits.handshake,
         };
         let enter = async |request: &Request| {
             let mut pass = self.access.admit(request.token.clone())?;

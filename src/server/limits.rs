@@ -32,8 +32,11 @@ pub struct Limits {
     /// Connections at once, handshakes included: four times what one chat room can be.
     pub connections: usize,
     /// Connections beyond `connections` that are being told so (503). The next ones wait in the
-    /// listener's queue.
+    /// listener's queue, …
     pub refusals: usize,
+    /// … but no longer than this, for each that is before them: a request comes as soon as a connection does,
+    /// unless somebody wants to keep others away, who may ask whether the server is well.
+    pub refusal: Duration,
     /// Descriptors beside the connections: the three standard ones, the listener, the runtime's.
     pub descriptors: usize,
     /// Connections that the system holds until they are accepted; a crowd that comes back must fit.
@@ -45,9 +48,6 @@ pub struct Limits {
     /// From the TCP connection to the open WebSocket: twice a round trip to the other side of
     /// the world with a lost packet or two.
     pub handshake: Duration,
-    /// The same for a stranger who is only told that there is no place: the next one waits until it has
-    /// gone, and may be the one who asks whether the server is well.
-    pub refused_handshake: Duration,
     /// Bytes that a connection holds for TLS, none without it: what is encrypted and not written yet,
     /// which rustls limits to 64 KiB, a record of 16 KiB that is read or was, and its session.
     pub tls: usize,
@@ -303,12 +303,12 @@ impl Limits {
         message: MESSAGE,
         connections: 4096,
         refusals: 16,
+        refusal: Duration::from_millis(50),
         descriptors: 16,
         accept_queue: 1024,
         head: HEAD,
         hello: 16 * 1024,
         handshake: Duration::from_secs(5),
-        refused_handshake: Duration::from_secs(1),
         tls: 0,
         control: 4 * 1024,
         rate: 56 * 1024,

@@ -204,7 +204,8 @@ pub fn refused(refusal: &Refusal) {
     }
 }
 
-/// A stranger was turned away without a word, since there are too many from its address.
+/// A stranger was turned away without a word, since there are too many from its address, or too many for
+/// whom there is no place.
 pub fn turned_away() {
     REFUSALS.count("none");
 }

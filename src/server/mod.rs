@@ -7,6 +7,7 @@
 //! - [`room`]: what all connections share; [`batch`] and [`frame`]: what travels through it
 //! - [`identity`], [`log`]: how a client is called, and what the operator reads
 //! - [`rooms`], [`name`], [`presence`]: names, rooms, and who is here, which may be passed by
+//! - [`refused`]: those for whom there is no place
 //! - [`access`], [`addresses`], [`rate`]: who may come in, how many from one address, and how much
 //!   each may say, which may be passed by too; [`tls`]: the same chat, encrypted; [`files`]: what is
 //!   read again when it changes
@@ -38,6 +39,7 @@ pub mod metrics;
 pub mod name;
 pub mod presence;
 pub mod rate;
+pub mod refused;
 pub mod room;
 pub mod rooms;
 pub mod service;

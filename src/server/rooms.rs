@@ -327,9 +327,9 @@ impl Rooms {
         if self.state().ending {
             return Err(ENDING);
         }
-        match self.store.as_ref().and_then(Store::trouble) {
-            Some(_) => Err("what is said cannot be stored for now"),
-            None => Ok(()),
+        match &self.store {
+            Some(store) if store.trouble().is_some() => Err(store.trouble_in_general()),
+            _ => Ok(()),
         }
     }
 

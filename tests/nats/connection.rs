@@ -32,7 +32,7 @@ fn refuses(server: &mut Server) {
     assert!(why.contains("cannot be read or stored now"), "{why}");
     let said = server.program.err_line();
     assert!(said.contains("was refused"), "{said}");
-    let why = "what is said cannot be stored for now";
+    let why = "NATS cannot be used for now";
     assert_eq!(health(server.port), (503, why.to_owned()));
 }
 

@@ -4,15 +4,14 @@ use std::net::TcpListener as StdListener;
 
 use chat_pair::server::entrance::Entrance;
 use chat_pair::server::flags::Server as Flags;
-use chat_pair::server::handshake::{CROWDED, FULL, Method, Refusal};
+use chat_pair::server::handshake::{Method, Refusal};
 use chat_pair::server::limits::Limits;
 use chat_pair::server::log::Log;
 use clap::Parser;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Instant;
 
-use crate::support::raw::{Others, Raw};
+use crate::support::raw::{FIN, Others, PING, PONG, Raw};
 use crate::support::session::Client;
 use crate::support::{Program, Secret, Server};
 
@@ -105,6 +104,19 @@ fn a_full_server_answers_too() {
     server.stop_in_silence();
 }
 
+/// Each could be waited for until the deadline for its request, so that all of them took two minutes.
+#[test]
+fn strangers_who_ask_for_nothing_do_not_keep_a_full_server_from_answering() {
+    let server = Server::with(&["--max-connections", "1"]);
+    let mut ann = Raw::join(server.port);
+    let silent: Vec<_> = (0..300).map(|_| Raw::tcp(server.port)).collect();
+    assert_eq!(answer(server.port, ASK), format!("{OK}ok\n"));
+    drop(silent);
+    // Those who are in were not asked to leave for them.
+    ann.send_frame(FIN | PING, b"");
+    assert_eq!(ann.frame().unwrap().0, FIN | PONG);
+}
+
 #[test]
 fn no_token_is_needed() {
     let tokens = Secret::with("a-token-of-the-tests\n");
@@ -162,35 +174,6 @@ async fn a_server_that_shuts_down_says_so() {
         answer.ends_with("\r\n\r\nthe server is shutting down\n"),
         "{answer}"
     );
-}
-
-/// While the server is full only a few can be answered at a time, so that those who ask for nothing keep
-/// the next ones waiting, who may ask how the server is.
-#[tokio::test(start_paused = true)]
-async fn a_stranger_for_whom_there_is_no_place_has_less_time_to_ask() {
-    let limits = Limits::DEFAULT;
-    let log = Log::open(&limits).unwrap();
-    let flags = Flags::parse_from(["server"]);
-    let entrance = Entrance::open(&flags, &limits, &log).await.unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    for (no_place, time) in [
-        (None, limits.handshake),
-        (Some(FULL), limits.refused_handshake),
-        (Some(CROWDED), limits.refused_handshake),
-    ] {
-        let near = TcpStream::connect(listener.local_addr().unwrap()).await;
-        let (far, _) = listener.accept().await.unwrap();
-        let begun = Instant::now();
-        let admitted = entrance.admit(far, "somewhere", no_place).await;
-        assert_eq!(
-            admitted.err().unwrap().to_string(),
-            "was refused: the request took too long (408)"
-        );
-        // Then it is waited for until it has taken the answer.
-        let taken = begun.elapsed();
-        assert!((time..=time + limits.close).contains(&taken), "{taken:?}");
-        drop(near);
-    }
 }
 
 #[test]

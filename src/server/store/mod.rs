@@ -93,6 +93,15 @@ impl Store {
         }
     }
 
+    /// That nothing can be stored now, in words for strangers.
+    #[must_use]
+    pub fn trouble_in_general(&self) -> &'static str {
+        match self {
+            Self::File(_) => "what is said cannot be stored for now",
+            Self::Nats(_) => "NATS cannot be used for now",
+        }
+    }
+
     /// Waits until what it has was written, but no longer than the deadline.
     pub async fn close(self, deadline: Duration) {
         match self {
