@@ -589,7 +589,11 @@ impl Nats {
             let sent = context.send_publish(subject.to_owned(), publish).await?;
             sent.await
         };
-        let why = match sent.await {
+        let sent = tokio::select! {
+            sent = sent => sent,
+            () = self.interrupted() => return None,
+        };
+        let why = match sent {
             Ok(ack) if ack.stream == *stream => {
                 told.tell(Part::Sending, None, shown);
                 return Some(ack.sequence);
@@ -743,10 +747,13 @@ impl Nats {
         self.0.up.clone()
     }
 
-    /// Waits until it cannot be used.
+    /// Waits until it cannot be used, or has a new connection: what was asked on the last one may never be
+    /// answered. Does not wait if it cannot be used now.
     pub async fn interrupted(&self) {
+        let mut up = self.up();
+        let now = *up.borrow_and_update();
         // An error means that the runtime ends.
-        let _ = self.up().wait_for(Option::is_none).await;
+        let _ = up.wait_for(|up| up.is_none() || *up != now).await;
     }
 }
 

@@ -188,7 +188,12 @@ impl Nats {
             let key = format!("{}.{digest:016x}", token(room));
             keys.revisions.push((key.clone(), 0));
             let revision = loop {
-                match self.write(&key, owner, 0, true).await {
+                let written = tokio::select! {
+                    written = self.write(&key, owner, 0, true) => written,
+                    // It is found out by the next attempt whether this one was heard.
+                    () = self.interrupted() => Err(Unclaimed::Unknown),
+                };
+                match written {
                     // A bucket that was just made does not take anything for a moment.
                     Err(Unclaimed::Unknown) => {
                         self.look_again();
