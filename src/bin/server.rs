@@ -91,11 +91,11 @@ async fn serve(flags: Flags, mut service: Service) -> Result<(), String> {
     // Nor here. Each stranger has an `entering` until it is in or refused.
     let (entering, mut entered) = mpsc::channel::<()>(1);
     loop {
+        while connections.try_join_next().is_some() {} // whose places are free again
         // A few more than there are places for, since those get an answer: 503.
         let most = shared.limits.connections + shared.limits.refusals;
         tokio::select! {
             (stream, address) = listener.accept(&shared.log, &shared.limits), if connections.len() < most => {
-                while connections.try_join_next().is_some() {} // whose places are free again
                 let Some(counted) = addresses.count(address.ip()) else { continue };
                 let full = connections.len() >= shared.limits.connections;
                 let task = connections.spawn(connection(shared.clone(), stream, address, full, counted, entering.clone(), closing.clone()));

@@ -14,7 +14,7 @@ use crate::server::flags::Server as Flags;
 use crate::server::handshake::{self, Refusal, Request, Rules};
 use crate::server::limits::Limits;
 use crate::server::log::Log;
-use crate::server::metrics::{self, exporter};
+use crate::server::metrics::{self, Stranger, exporter};
 use crate::server::rooms::{Member, Rooms};
 use crate::server::socket::{self, ReadHalf, WriteHalf};
 use crate::server::store::nats::Nats;
@@ -104,11 +104,11 @@ impl Entrance {
         address: &str,
         no_place: Option<Refusal>,
     ) -> Result<Guest, Refusal> {
-        let begun = Instant::now();
-        let admitted = self.let_in(stream, address, no_place).await;
+        let stranger = Stranger::arrives();
+        let admitted = self.let_in(stream, address, no_place, &stranger).await;
         match &admitted {
-            Ok(_) => metrics::HANDSHAKES.observe(begun.elapsed()),
-            Err(refusal) => metrics::refused(refusal),
+            Ok(_) => stranger.is_in(),
+            Err(refusal) => stranger.is_refused(refusal),
         }
         admitted
     }
@@ -118,12 +118,14 @@ impl Entrance {
         stream: TcpStream,
         address: &str,
         no_place: Option<Refusal>,
+        stranger: &Stranger,
     ) -> Result<Guest, Refusal> {
         let (limits, certificate) = (&self.limits, self.certificate.as_ref());
         let rules = Rules {
             origins: &self.origins,
             no_place,
             until: Instant::now() + limits.handshake,
+            stranger,
         };
         let enter = async |request: &Request| {
             let mut pass = self.access.admit(request.token.clone())?;

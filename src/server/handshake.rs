@@ -22,6 +22,7 @@ use crate::protocol::token::{self, Token};
 use crate::server::codec::Codec;
 use crate::server::connection::Connection;
 use crate::server::limits::Limits;
+use crate::server::metrics::Stranger;
 use crate::server::writer::Writer;
 
 /// Why a stranger did not get in.
@@ -142,6 +143,8 @@ pub struct Rules<'a> {
     pub until: Instant,
     /// Why there is no place for anybody, if there is none.
     pub no_place: Option<Refusal>,
+    /// Who it is that asks: counted before it is answered.
+    pub stranger: &'a Stranger,
 }
 
 /// Reads the request, answers it, and lets `enter` enter the room that it names, just before the
@@ -164,7 +167,7 @@ where
     W: AsyncWrite + Unpin,
 {
     let mut stream = join(reader, writer);
-    let until = rules.until;
+    let (until, stranger) = (rules.until, rules.stranger);
     let entered = timeout_at(until, async {
         let (request, mut rest) = request(&mut stream, rules, limits.head).await?;
         let place = tokio::select! {
@@ -180,6 +183,7 @@ where
             Ok((connection.ok_or(Refusal::Left)?, place))
         }
         Err(refusal) => {
+            stranger.is_refused(&refusal);
             let answer = async {
                 match refusal {
                     Refusal::Asked(method) => tell_health(&mut stream, health(), method).await,

@@ -14,7 +14,7 @@ pub mod exporter;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -195,12 +195,48 @@ impl<const N: usize> Family<N> {
     }
 }
 
-/// A stranger was refused, or left by itself.
-pub fn refused(refusal: &Refusal) {
-    match refusal {
-        Refusal::Answered(status, _) => REFUSALS.count(status.as_str()),
-        Refusal::Unanswered(_) => REFUSALS.count("none"),
-        Refusal::Left | Refusal::Asked(_) => {}
+/// A stranger who waits for an answer. It is counted when it has one: who is refused may still be a while
+/// in leaving. Dropped before, it was turned away without a word.
+#[derive(Debug)]
+pub struct Stranger {
+    came: Instant,
+    is_answered: AtomicBool,
+}
+
+impl Stranger {
+    /// Somebody has come.
+    #[must_use]
+    pub fn arrives() -> Self {
+        Self {
+            came: Instant::now(),
+            is_answered: AtomicBool::new(false),
+        }
+    }
+
+    /// It is let in.
+    pub fn is_in(self) {
+        HANDSHAKES.observe(self.came.elapsed());
+        self.is_answered.store(true, Relaxed);
+    }
+
+    /// It is refused, or has left by itself. Only the first call counts.
+    pub fn is_refused(&self, refusal: &Refusal) {
+        if self.is_answered.swap(true, Relaxed) {
+            return;
+        }
+        match refusal {
+            Refusal::Answered(status, _) => REFUSALS.count(status.as_str()),
+            Refusal::Unanswered(_) => turned_away(),
+            Refusal::Left | Refusal::Asked(_) => {}
+        }
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        if !*self.is_answered.get_mut() {
+            turned_away();
+        }
     }
 }
 

@@ -8,33 +8,45 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::server::limits::Limits;
-use crate::server::metrics;
 
-/// The tasks of those strangers, and when each came; who came first is first.
+/// Those strangers; who came first is first.
 #[derive(Debug, Default)]
-pub struct Refused(VecDeque<(Instant, AbortHandle)>);
+pub struct Refused(VecDeque<Stranger>);
+
+#[derive(Debug)]
+struct Stranger {
+    task: AbortHandle,
+    came: Instant,
+    /// Its task was told to end, and has not yet.
+    is_leaving: bool,
+}
 
 impl Refused {
-    /// Another one has come.
+    /// Another one has come, whose task this is.
     pub fn push(&mut self, task: AbortHandle) {
         self.forget_those_who_left();
-        self.0.push_back((Instant::now(), task));
+        self.0.push_back(Stranger {
+            task,
+            came: Instant::now(),
+            is_leaving: false,
+        });
     }
 
-    /// Turns the first one away, as soon as it has had its time. May be cancelled.
+    /// Turns the first one away, as soon as it has had its time, and nobody else before its task has ended.
+    /// May be cancelled.
     pub async fn turn_one_away(&mut self, limits: &Limits) {
         self.forget_those_who_left();
-        match self.0.front() {
-            Some((came, _)) => sleep_until(*came + limits.refusal).await,
-            None => pending().await,
-        }
-        if let Some((_, task)) = self.0.pop_front() {
-            task.abort();
-            metrics::turned_away();
+        match self.0.front_mut() {
+            Some(first) if !first.is_leaving => {
+                sleep_until(first.came + limits.refusal).await;
+                first.task.abort();
+                first.is_leaving = true;
+            }
+            _ => pending().await,
         }
     }
 
     fn forget_those_who_left(&mut self) {
-        self.0.retain(|(_, task)| !task.is_finished());
+        self.0.retain(|stranger| !stranger.task.is_finished());
     }
 }

@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
+use chat_pair::server::limits::Limits;
 use support::raw::{BINARY, CLOSE, FIN, Others, Raw, TEXT, close_frame, missed};
 use support::session::is_taken;
 use support::{Lines, PATIENCE, Port, Program, Server};
@@ -188,6 +189,33 @@ fn who_is_refused_and_how_connections_end_is_counted() {
         ("chat_connections_total", 6),
         ("chat_handshake_seconds_count", 6),
     ]);
+}
+
+/// When all places for those who are refused are taken, the first has to go, answered or not.
+#[test]
+fn who_is_turned_away_is_counted_once() {
+    let watched = Watched::with(&["--max-connections", "1"]);
+    let port = watched.server.port;
+    let _ann = Raw::join(port);
+    let told: Vec<_> = (0..50)
+        .map(|_| {
+            let mut raw = Raw::asking(port);
+            assert_eq!(raw.refusal().0, 503);
+            raw // It does not leave.
+        })
+        .collect();
+    watched.has(&[
+        ("chat_refusals_total{status=\"503\"}", 50),
+        ("chat_refusals_total{status=\"none\"}", 0),
+    ]);
+    let silent: Vec<_> = (0..50).map(|_| Raw::tcp(port)).collect();
+    // One place is free then.
+    let stay = u32::try_from(Limits::DEFAULT.refusals - 1).unwrap();
+    watched.wait_for("chat_refusals_total{status=\"none\"}", |none| {
+        none == f64::from(50 - stay)
+    });
+    watched.has(&[("chat_refusals_total{status=\"503\"}", 50)]);
+    drop((told, silent));
 }
 
 /// Whatever strangers do, there are as many series as at the start.

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use chat_pair::server::addresses::{Addresses, Counted};
 use chat_pair::server::handshake::{self, Refusal, Rules};
 use chat_pair::server::limits::Limits;
+use chat_pair::server::metrics::Stranger;
 use http::StatusCode;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -135,14 +136,15 @@ proptest! {
 async fn too_many_connections_are_429() {
     let (near, mut far) = duplex(64 * 1024);
     let (reader, writer) = split(near);
-    let rules = Rules {
-        origins: &[],
-        no_place: Some(handshake::CROWDED),
-        until: Instant::now() + Limits::DEFAULT.handshake,
-    };
     let request = REQUEST.replace("\r\n\r\n", "\r\nOrigin: https://a.example\r\n\r\n");
     far.write_all(request.as_bytes()).await.unwrap();
     let answered = tokio::spawn(async move {
+        let rules = Rules {
+            origins: &[],
+            no_place: Some(handshake::CROWDED),
+            until: Instant::now() + Limits::DEFAULT.handshake,
+            stranger: &Stranger::arrives(),
+        };
         let enter =
             async |_: &handshake::Request| -> Result<(), Refusal> { panic!("it was let in") };
         handshake::accept(reader, writer, rules, || Ok(()), enter, &Limits::DEFAULT).await

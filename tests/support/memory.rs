@@ -11,6 +11,7 @@ use chat_pair::server::handshake::{Rules, accept};
 use chat_pair::server::identity::Identity;
 use chat_pair::server::limits::Limits;
 use chat_pair::server::log::Log;
+use chat_pair::server::metrics::Stranger;
 use chat_pair::server::room::Room;
 use chat_pair::server::sessions::Asked;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
@@ -84,6 +85,7 @@ async fn connect_asking(
             origins: &[],
             until: Instant::now() + limits.handshake,
             no_place: None,
+            stranger: &Stranger::arrives(),
         };
         let accepted = accept(
             reader,

@@ -12,6 +12,7 @@ use chat_pair::server::handshake::{Rules, accept};
 use chat_pair::server::identity::Identity;
 use chat_pair::server::limits::Limits;
 use chat_pair::server::log::Log;
+use chat_pair::server::metrics::Stranger;
 use chat_pair::server::room::{Room, Subscription};
 use tokio::time::Instant;
 
@@ -75,6 +76,7 @@ async fn converse(bytes: &[u8], most: usize) -> (Vec<String>, Vec<u8>) {
         origins: &[],
         until: Instant::now() + LIMITS.handshake,
         no_place: None,
+        stranger: &Stranger::arrives(),
     };
     let enter = async |_: &_| room.enter_as(None);
     let reader = Pieces::of(&sent, most);

@@ -4,6 +4,7 @@
 use chat_pair::protocol::head;
 use chat_pair::server::handshake::{Method, Refusal, Request, Rules, accept};
 use chat_pair::server::limits::Limits;
+use chat_pair::server::metrics::Stranger;
 use chat_pair::server::rooms::wanted;
 use http::StatusCode;
 use tokio::time::Instant;
@@ -38,6 +39,7 @@ async fn answer(bytes: &[u8], most: usize) -> (Result<(), Refusal>, String) {
         origins: &[ORIGIN.to_owned()],
         until: Instant::now() + limits.handshake,
         no_place: None,
+        stranger: &Stranger::arrives(),
     };
     let enter = async |request: &Request| wanted(&request.target).map(drop);
     let reader = Pieces::of(bytes, most);
