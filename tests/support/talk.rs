@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
@@ -119,6 +120,10 @@ impl Front {
 /// How many speak and listen.
 const CLIENTS: usize = 5;
 
+/// How many lines one of them may be ahead of another: half of those that are kept, so that nobody misses
+/// any who waits for a server while the others talk.
+const LEAD: usize = 5000;
+
 /// A client that has a session and comes back at once when its link breaks, to any of the fronts.
 struct Client {
     number: usize,
@@ -134,6 +139,8 @@ struct Client {
     heard: Vec<String>,
     told: Sender<()>,
     all_are_there: Arc<Barrier>,
+    /// How many lines each of them has heard and said.
+    progress: Arc<[AtomicUsize; CLIENTS]>,
 }
 
 impl Client {
@@ -147,6 +154,13 @@ impl Client {
 
     fn is_done(&self) -> bool {
         self.taken == self.lines && self.heard.len() == (CLIENTS - 1) * self.lines
+    }
+
+    fn is_ahead(&self) -> bool {
+        let progress = self.taken + self.heard.len();
+        self.progress[self.number].store(progress, Relaxed);
+        let others = self.progress.iter().map(|progress| progress.load(Relaxed));
+        others.min().is_some_and(|last| progress > last + LEAD)
     }
 
     fn talk(&mut self) -> io::Result<()> {
@@ -208,7 +222,7 @@ impl Client {
         self.taken = taken;
         let mut sent = taken;
         loop {
-            if sent == self.taken && sent < self.lines {
+            if !self.is_ahead() && sent == self.taken && sent < self.lines {
                 let piece = (sent..self.lines).take(20);
                 sent += piece.len();
                 let lines = piece.flat_map(|n| frame(FIN | TEXT, n.to_string().as_bytes()));
@@ -261,6 +275,7 @@ impl Talk {
         let mut random = Random::seeded();
         let (told, heard) = channel();
         let all_are_there = Arc::new(Barrier::new(CLIENTS));
+        let progress = Arc::default();
         let clients = (0..CLIENTS).map(|number| {
             let client = Client {
                 number,
@@ -273,6 +288,7 @@ impl Talk {
                 heard: Vec::new(),
                 told: told.clone(),
                 all_are_there: all_are_there.clone(),
+                progress: Arc::clone(&progress),
             };
             thread::spawn(|| client.run())
         });

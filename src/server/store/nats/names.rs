@@ -187,21 +187,7 @@ impl Nats {
         for digest in digests {
             let key = format!("{}.{digest:016x}", token(room));
             keys.revisions.push((key.clone(), 0));
-            let revision = loop {
-                let written = tokio::select! {
-                    written = self.write(&key, owner, 0, true) => written,
-                    // It is found out by the next attempt whether this one was heard.
-                    () = self.interrupted() => Err(Unclaimed::Unknown),
-                };
-                match written {
-                    // A bucket that was just made does not take anything for a moment.
-                    Err(Unclaimed::Unknown) => {
-                        self.look_again();
-                        sleep(self.limits().nats_pause).await;
-                    }
-                    written => break written,
-                }
-            };
+            let revision = self.write_surely(&key, owner, 0, true).await;
             if revision == Err(Unclaimed::Taken) {
                 keys.revisions.pop();
             }
@@ -215,7 +201,7 @@ impl Nats {
         if let [(key, revision), _, ..] = &mut keys.revisions[..]
             && session.is_some()
         {
-            *revision = self.write(key, owner, *revision, false).await?;
+            *revision = self.write_surely(key, owner, *revision, false).await?;
         }
         drop(keys);
         names.held().insert(owner.connection, claim.held.clone());
@@ -264,6 +250,29 @@ impl Nats {
             };
         }
         Err(Unclaimed::Unknown)
+    }
+
+    /// Does the same again and again, until it is known whether the key is the owner's.
+    async fn write_surely(
+        &self,
+        key: &str,
+        owner: Owner,
+        known: u64,
+        take: bool,
+    ) -> Result<u64, Unclaimed> {
+        loop {
+            let written = tokio::select! {
+                written = self.write(key, owner, known, take) => written,
+                // The next attempt finds out whether this one was heard.
+                () = self.interrupted() => Err(Unclaimed::Unknown),
+            };
+            if written != Err(Unclaimed::Unknown) {
+                return written;
+            }
+            // A bucket that was just made does not take anything for a moment.
+            self.look_again();
+            sleep(self.limits().nats_pause).await;
+        }
     }
 
     /// Gives a key back, unless another connection has it now.
