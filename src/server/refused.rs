@@ -11,24 +11,25 @@ use crate::server::limits::Limits;
 
 /// Those strangers; who came first is first.
 #[derive(Debug, Default)]
-pub struct Refused(VecDeque<Stranger>);
+pub struct Refused(VecDeque<Task>);
 
+/// The task of one of them.
 #[derive(Debug)]
-struct Stranger {
-    task: AbortHandle,
+struct Task {
+    handle: AbortHandle,
     came: Instant,
-    /// Its task was told to end, and has not yet.
-    is_leaving: bool,
+    /// It was told to end, and has not yet.
+    is_ending: bool,
 }
 
 impl Refused {
     /// Another one has come, whose task this is.
     pub fn push(&mut self, task: AbortHandle) {
         self.forget_those_who_left();
-        self.0.push_back(Stranger {
-            task,
+        self.0.push_back(Task {
+            handle: task,
             came: Instant::now(),
-            is_leaving: false,
+            is_ending: false,
         });
     }
 
@@ -37,16 +38,16 @@ impl Refused {
     pub async fn turn_one_away(&mut self, limits: &Limits) {
         self.forget_those_who_left();
         match self.0.front_mut() {
-            Some(first) if !first.is_leaving => {
+            Some(first) if !first.is_ending => {
                 sleep_until(first.came + limits.refusal).await;
-                first.task.abort();
-                first.is_leaving = true;
+                first.handle.abort();
+                first.is_ending = true;
             }
             _ => pending().await,
         }
     }
 
     fn forget_those_who_left(&mut self) {
-        self.0.retain(|stranger| !stranger.task.is_finished());
+        self.0.retain(|task| !task.handle.is_finished());
     }
 }

@@ -140,7 +140,7 @@ struct Client {
     told: Sender<()>,
     all_are_there: Arc<Barrier>,
     /// How many lines each of them has heard and said.
-    progress: Arc<[AtomicUsize; CLIENTS]>,
+    all_progress: Arc<[AtomicUsize; CLIENTS]>,
 }
 
 impl Client {
@@ -156,11 +156,18 @@ impl Client {
         self.taken == self.lines && self.heard.len() == (CLIENTS - 1) * self.lines
     }
 
+    fn progress(&self) -> usize {
+        self.taken + self.heard.len()
+    }
+
     fn is_ahead(&self) -> bool {
-        let progress = self.taken + self.heard.len();
-        self.progress[self.number].store(progress, Relaxed);
-        let others = self.progress.iter().map(|progress| progress.load(Relaxed));
-        others.min().is_some_and(|last| progress > last + LEAD)
+        let others = self
+            .all_progress
+            .iter()
+            .map(|progress| progress.load(Relaxed));
+        others
+            .min()
+            .is_some_and(|last| self.progress() > last + LEAD)
     }
 
     fn talk(&mut self) -> io::Result<()> {
@@ -222,6 +229,7 @@ impl Client {
         self.taken = taken;
         let mut sent = taken;
         loop {
+            self.all_progress[self.number].store(self.progress(), Relaxed);
             if !self.is_ahead() && sent == self.taken && sent < self.lines {
                 let piece = (sent..self.lines).take(20);
                 sent += piece.len();
@@ -275,7 +283,7 @@ impl Talk {
         let mut random = Random::seeded();
         let (told, heard) = channel();
         let all_are_there = Arc::new(Barrier::new(CLIENTS));
-        let progress = Arc::default();
+        let all_progress = Arc::default();
         let clients = (0..CLIENTS).map(|number| {
             let client = Client {
                 number,
@@ -288,7 +296,7 @@ impl Talk {
                 heard: Vec::new(),
                 told: told.clone(),
                 all_are_there: all_are_there.clone(),
-                progress: Arc::clone(&progress),
+                all_progress: Arc::clone(&all_progress),
             };
             thread::spawn(|| client.run())
         });
