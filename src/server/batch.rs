@@ -239,7 +239,9 @@ impl<'a> Lines<'a> {
         let text = line::clean(line);
         let Identity { name, label, place } = self.from;
         text_frame(&mut self.frames, &[name, ": ", &text]);
-        for part in ["Received from ", label, place, ": ", &text, "\n"] {
+        let parts = ["Received from ", label, place, ": ", &text, "\n"];
+        self.log.reserve(parts.iter().map(|part| part.len()).sum());
+        for part in parts {
             self.log.extend_from_slice(part.as_bytes());
         }
         self.count += 1;

@@ -113,7 +113,10 @@ pub fn close(code: CloseCode, reason: &str) -> Bytes {
 /// Appends one final, unmasked text frame (RFC 6455 5.2) whose payload is `parts` joined.
 pub fn text_frame(out: &mut Vec<u8>, parts: &[&str]) {
     const FINAL_TEXT: u8 = 0x81;
+    const LONGEST_HEAD: usize = 10;
     let len: usize = parts.iter().map(|part| part.len()).sum();
+    // At once: to let it grow with each part would cost more than the rest.
+    out.reserve(LONGEST_HEAD + len);
     out.push(FINAL_TEXT);
     match (u8::try_from(len), u16::try_from(len)) {
         (Ok(short @ ..=125), _) => out.push(short),
