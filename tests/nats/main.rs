@@ -4,6 +4,7 @@
 //! - [`chat`]: several servers are one chat
 //! - [`log`]: what can happen to the log that they share
 //! - [`connection`]: what NATS may be like when the server starts, and what the operator hears
+//! - [`answers`]: what NATS was asked on a connection that broke
 //! - [`faults`]: whatever breaks, all have heard the same; [`cluster`]: three servers of NATS as one
 //! - [`names`]: no two people have the same, wherever they are
 //! - [`presence`]: who is here, wherever they are
@@ -13,6 +14,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod answers;
 mod chat;
 mod cluster;
 mod connection;
