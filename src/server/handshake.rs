@@ -262,7 +262,7 @@ where
     })
 }
 
-/// A method begins with a capital (RFC 9110 9.1 names no other).
+/// A method begins with a letter (RFC 9110 9.1 names no other).
 fn plausible(start: &[u8]) -> bool {
     start.first().is_none_or(u8::is_ascii_uppercase)
 }
@@ -278,8 +278,6 @@ pub fn parse<'h, 'b>(
 ) -> Result<httparse::Request<'h, 'b>, Refusal> {
     let mut request = httparse::Request::new(fields);
     match request.parse(head) {
-        // Of what begins otherwise no more is read, though the library would take some of it.
-        _ if !plausible(head) => Err(NOT_HTTP),
         Ok(httparse::Status::Complete(length)) if length == head.len() => Ok(request),
         Err(httparse::Error::TooManyHeaders) => Err(TOO_MANY_FIELDS),
         _ => Err(NOT_HTTP),

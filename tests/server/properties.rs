@@ -8,8 +8,9 @@ use crate::support::change::changes;
 use crate::support::raw::{REQUEST, Raw};
 use chat_pair::protocol::line::{clean, lines, text};
 use chat_pair::server::batch::Lines;
-use chat_pair::server::handshake::{Refusal, Request, judge};
+use chat_pair::server::handshake::{Refusal, Request, judge, read_head};
 use chat_pair::server::identity::Identity;
+use chat_pair::server::limits::Limits;
 use chat_pair::server::rooms::wanted;
 use futures_util::{FutureExt, StreamExt};
 use proptest::collection::vec;
@@ -212,7 +213,10 @@ fn the_server_does_what_judge_says() {
     let mut server = Server::with(&["--allow-origin", "null"]);
     let port = server.port;
     let does = |request: &[u8]| {
-        let judged = judge(request, &["null".to_owned()]);
+        let mut stream = request;
+        let head = read_head(&mut stream, Limits::DEFAULT.head).now_or_never();
+        let head = head.expect("all of it is there");
+        let judged = head.and_then(|head| judge(&head.bytes, &["null".to_owned()]));
         let entered = judged.and_then(|request| wanted(&request.target).map(drop));
         let expected = match entered {
             Ok(()) => "101".to_owned(),

@@ -187,7 +187,7 @@ impl Nats {
         for digest in digests {
             let key = format!("{}.{digest:016x}", token(room));
             keys.revisions.push((key.clone(), 0));
-            let revision = self.write_surely(&key, owner, 0, true).await;
+            let revision = self.surely(|| self.write(&key, owner, 0, true)).await;
             if revision == Err(Unclaimed::Taken) {
                 keys.revisions.pop();
             }
@@ -201,7 +201,9 @@ impl Nats {
         if let [(key, revision), _, ..] = &mut keys.revisions[..]
             && session.is_some()
         {
-            *revision = self.write_surely(key, owner, *revision, false).await?;
+            let known = *revision;
+            let written = self.surely(|| self.write(key, owner, known, false));
+            *revision = written.await?;
         }
         drop(keys);
         names.held().insert(owner.connection, claim.held.clone());
@@ -252,17 +254,14 @@ impl Nats {
         Err(Unclaimed::Unknown)
     }
 
-    /// Does the same again and again, until it is known whether the key is the owner's.
-    async fn write_surely(
-        &self,
-        key: &str,
-        owner: Owner,
-        known: u64,
-        take: bool,
-    ) -> Result<u64, Unclaimed> {
+    /// Writes again and again, until it is known whether the key is the owner's.
+    async fn surely<F>(&self, write: impl Fn() -> F) -> Result<u64, Unclaimed>
+    where
+        F: Future<Output = Result<u64, Unclaimed>>,
+    {
         loop {
             let written = tokio::select! {
-                written = self.write(key, owner, known, take) => written,
+                written = write() => written,
                 // The next attempt finds out whether this one was heard.
                 () = self.interrupted() => Err(Unclaimed::Unknown),
             };
