@@ -232,6 +232,28 @@ fn a_server_that_stood_still_when_the_stream_was_made_anew_has_its_past_all_the_
     }
 }
 
+/// The stream that has the line is another one than the one that is read: there the line is dropped, since
+/// whoever said it had heard more than is in it.
+#[test]
+fn what_came_to_another_stream_is_sent_again_before_it_counts() {
+    let Some(nats) = Nats::start() else { return };
+    let mut server = nats.serve();
+    let mut ana = Raw::enter(server.port, "/?name=ana");
+    let mut bob = Raw::enter(server.port, "/?name=bob");
+    for n in 0..5 {
+        bob.say(&n.to_string());
+        assert_eq!(ana.text(), format!("bob: {n}"));
+    }
+    nats.js(async |js| {
+        js.delete_stream("chat").await.unwrap();
+        js.create_stream(stream()).await.unwrap();
+    });
+    bob.say("is it?");
+    is_taken(&mut bob);
+    hears(&mut ana, "bob: is it?");
+    server.stop();
+}
+
 #[test]
 fn what_the_stream_has_forgotten_is_missed_and_that_is_said() {
     let Some(mut nats) = Nats::start() else {

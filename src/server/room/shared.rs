@@ -71,7 +71,7 @@ impl Progress {
 /// A batch on its way to the stream.
 #[derive(Debug)]
 struct Sent {
-    number: u64,
+    head: Head,
     message: Bytes,
     batch: BatchMut,
     begun: Instant,
@@ -83,7 +83,7 @@ struct Sent {
 
 impl Sent {
     fn message(&self) -> (u64, Bytes) {
-        (self.number, self.message.clone())
+        (self.head.number, self.message.clone())
     }
 }
 
@@ -129,7 +129,7 @@ impl State {
             let (head, body) = (self.head(log), Body::Lines(parts.collect()));
             let message = message::encode(&head, &body).into();
             self.progress.sent = Some(Sent {
-                number: head.number,
+                head,
                 message,
                 batch,
                 begun: Instant::now(),
@@ -243,11 +243,13 @@ impl State {
         !self.next.is_empty() && behind.any(|(sequence, _)| *sequence < self.progress.previous)
     }
 
-    /// The stream has a message of this server, if that is known, or has not taken it.
+    /// The stream has a message of this server, if that is known, or has not taken it. One that came to
+    /// another past than the room knows is not lost: it is sent again when that past is read.
     fn has_sent(&mut self, number: u64, sequence: Option<u64>) {
         let sent = self.progress.sent.as_mut();
-        if let Some(sent) = sent.filter(|sent| sent.number == number) {
-            sent.sequence = sequence;
+        if let Some(sent) = sent.filter(|sent| sent.head.number == number) {
+            let head = sent.head;
+            sent.sequence = sequence.filter(|sequence| !head.is_of_another_past(*sequence));
             sent.was_refused |= sequence.is_none();
         }
     }
@@ -292,7 +294,7 @@ impl State {
         if let Some((_, Body::Lines(mut parts))) = message::decode(&sent.message) {
             parts.retain(|part| part.author >> 63 == 0);
             sent.message = message::encode(&head, &Body::Lines(parts)).into();
-            (sent.number, sent.sequence) = (head.number, None);
+            (sent.head, sent.sequence) = (head, None);
         }
         self.progress.sent = Some(sent);
     }

@@ -99,7 +99,7 @@ impl Room {
                 return;
             };
             let is_over = |state: &mut State| {
-                let sent = state.progress.sent.as_ref().map(|sent| sent.number);
+                let sent = state.progress.sent.as_ref().map(|sent| sent.head.number);
                 (sent != Some(number) || state.readers.is_closed())
                     .then(|| state.readers.is_closed())
             };
@@ -196,7 +196,7 @@ impl Room {
                     1
                 }
                 Some(Entry { at, message }) => match message::decode(&message) {
-                    Some((head, _)) if !head.is_of_another_past(at) => head.floor >> INDEX,
+                    Some((head, _)) if !head.is_of_another_past(at.sequence) => head.floor >> INDEX,
                     _ => 1, // It says nothing of what is before it.
                 },
             },
@@ -297,8 +297,8 @@ impl Room {
             self.state().progress.last = Some(at);
             return;
         };
-        if head.is_of_another_past(at) {
-            // All servers drop it, and the one that sent it sends it again when it has read so far.
+        if head.is_of_another_past(at.sequence) {
+            // The server that sent it sends it again when it has read so far.
             if !*is_first {
                 self.state().progress.last = Some(at);
             }
@@ -311,7 +311,7 @@ impl Room {
             self.skip_to(stored, log, at);
         }
         let is_own = head.server == log.nats.server();
-        let is_sent = |sent: &mut Sent| is_own && sent.number == head.number;
+        let is_sent = |sent: &mut Sent| is_own && sent.head.number == head.number;
         if let Body::Lines(parts) = &body
             && !self.state().progress.sent.as_mut().is_some_and(is_sent)
         {
@@ -339,7 +339,7 @@ impl Room {
         let mut state = self.state();
         match body {
             Body::Lines(parts) => {
-                let is_sent = |sent: &mut Sent| sent.number == head.number;
+                let is_sent = |sent: &mut Sent| sent.head.number == head.number;
                 // It was there a moment ago, and nobody else takes it.
                 let Sent { batch, begun, .. } = state.progress.sent.take_if(is_sent)?;
                 // Often this is known before the stream's answer has come.

@@ -15,7 +15,6 @@
 //! Who writes to the stream is trusted as these servers are; what cannot be read is another program's.
 
 use crate::server::frame;
-use crate::server::store::nats::At;
 
 /// The form of a message.
 const FORM: u8 = 1;
@@ -46,12 +45,12 @@ pub struct Head {
 }
 
 impl Head {
-    /// Whether a message with this head, which has this place in the stream, was meant for another past
+    /// Whether a message with this head, which has this sequence in the stream, was meant for another past
     /// of the room: whoever sent it had seen lines that are not before it. It was on its way when the
-    /// stream was made anew or cut back.
+    /// stream was made anew or cut back, and all servers drop it.
     #[must_use]
-    pub fn is_of_another_past(&self, at: At) -> bool {
-        self.prior >> INDEX >= at.sequence
+    pub fn is_of_another_past(&self, sequence: u64) -> bool {
+        self.prior >> INDEX >= sequence
     }
 }
 
