@@ -141,8 +141,8 @@ usage: cargo run --release --manifest-path bench/Cargo.toml [-- FLAGS]
 
   --quick          less than a minute: three servers, nine short scenarios, one run
   --only A,idle    these scenarios (A to F, S, idle, handshakes, scale, rooms, lone, tls, start; nats)
-  --peers A,B      these servers (chat-pair, bare, tokio-tungstenite, axum, ws, websockets;
-                   for nats: memory, store, nats-1, nats-3)
+  --peers A,B      these servers (chat-pair, bare, uwebsockets, tokio-tungstenite, axum, ws,
+                   websockets; for nats: memory, store, nats-1, nats-3)
   --runs N         runs of each (5)
   --server PATH    this server, its client beside it, instead of building them
   --report FILE    no runs, only the tables (and with --out the chart) of these results
@@ -280,9 +280,7 @@ fn run(flags: &Flags, scenarios: &[Scenario]) -> Result<Results, String> {
     for id in flags.peers.iter().filter(suited) {
         match peers::find(id, flags.server.as_deref()) {
             Ok(server) => servers.push(server),
-            Err(why) if ["ws", "websockets", "nats-1", "nats-3"].contains(&&**id) => {
-                left_out.push(why)
-            }
+            Err(why) if peers::OPTIONAL.contains(&&**id) => left_out.push(why),
             Err(why) => return Err(why),
         }
     }

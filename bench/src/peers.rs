@@ -23,9 +23,10 @@ pub struct Peer {
     pub client: Option<PathBuf>,
 }
 
-pub const ALL: [(&str, &str); 10] = [
+pub const ALL: [(&str, &str); 11] = [
     ("chat-pair", "chat-pair"),
     ("bare", "bare epoll loop"),
+    ("uwebsockets", "uWebSockets"),
     ("tokio-tungstenite", "tokio-tungstenite"),
     ("axum", "axum"),
     ("ws", "Node ws"),
@@ -38,6 +39,12 @@ pub const ALL: [(&str, &str); 10] = [
 
 /// chat-pair with each place for its lines.
 pub const LOGS: [&str; 4] = ["memory", "store", "nats-1", "nats-3"];
+
+/// Those that Cargo cannot build, or that need a program which may not be there.
+pub const OPTIONAL: [&str; 5] = ["uwebsockets", "ws", "websockets", "nats-1", "nats-3"];
+
+/// How uWebSockets is built.
+pub const MAKEFILE: &str = include_str!("../peers/Makefile");
 
 /// What Node and Python are asked, to see that the library is there.
 pub const NODE_VERSIONS: &str = "process.version + ', ws ' + require('ws/package.json').version";
@@ -88,6 +95,13 @@ pub fn find(id: &str, ready_server: Option<&Path>) -> Result<Peer, String> {
             };
             let client = Some(server.with_file_name("client")).filter(|client| client.exists());
             Ok(peer(server, &["--listen", "127.0.0.1:0"], client))
+        }
+        "uwebsockets" => {
+            let server = bench.join("target/uwebsockets/server");
+            if !server.exists() {
+                return Err("uWebSockets: left out, not built (`make -C bench/peers`)".to_owned());
+            }
+            Ok(peer(server, &[], None))
         }
         "ws" => {
             version("node", &["-p", NODE_VERSIONS]).ok_or(

@@ -212,6 +212,9 @@ pub fn machine() -> BTreeMap<String, String> {
             .unwrap_or_default()
             .to_owned()
     };
+    let uwebsockets = peers::MAKEFILE
+        .lines()
+        .find_map(|line| line.strip_prefix("crate := "));
     let printed =
         |program, arguments: &[&str]| peers::version(program, arguments).unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
@@ -224,6 +227,7 @@ pub fn machine() -> BTreeMap<String, String> {
         ("rustc", printed("rustc", &["--version"])),
         ("tokio-tungstenite", locked("tokio-tungstenite")),
         ("axum", locked("axum")),
+        ("uWebSockets", uwebsockets.unwrap_or_default().to_owned()),
         ("nats-server", printed("nats-server", &["--version"])),
         ("Node ws", printed("node", &["-p", peers::NODE_VERSIONS])),
         (
