@@ -8,11 +8,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Uri};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_websockets::ClientBuilder;
 
 use crate::client::limits::Limits;
@@ -238,7 +240,7 @@ pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
 
-/// Connects: name, TCP (each address in turn), TLS for a `wss://` address, handshake, all within one
+/// Connects: name, TCP, TLS for a `wss://` address, handshake, all within one
 /// deadline. `session` is what is asked for behind the `?` of the address; it may be a secret, so no
 /// error has it in it.
 ///
@@ -287,22 +289,33 @@ async fn open(
     handshake(stream, uri, address.token.as_ref(), limits).await
 }
 
-/// Connects with the first of the addresses that lets itself be connected with.
+/// Connects to the first of the addresses that accepts a connection. The next one is tried, too, when those
+/// before it have failed, or have not answered yet (RFC 8305 5).
 async fn tcp(addresses: &[SocketAddr], limits: &Limits) -> io::Result<TcpStream> {
+    let mut untried = addresses.iter();
+    let mut attempts = FuturesUnordered::new();
     let mut failed = io::ErrorKind::AddrNotAvailable.into();
-    for &address in addresses {
-        let socket = match address {
-            SocketAddr::V4(_) => TcpSocket::new_v4(),
-            SocketAddr::V6(_) => TcpSocket::new_v6(),
-        }?;
-        // Before connecting, since the handshake of TCP tells the other end. Failing does no harm.
-        let _ = socket.set_recv_buffer_size(limits.receive);
-        match socket.connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failed = error,
+    loop {
+        attempts.extend(untried.next().map(|address| attempt(*address, limits)));
+        tokio::select! {
+            attempted = attempts.next() => match attempted {
+                Some(Ok(stream)) => return Ok(stream),
+                Some(Err(error)) => failed = error,
+                None => return Err(failed),
+            },
+            () = sleep(limits.next_address), if untried.len() > 0 => {}
         }
     }
-    Err(failed)
+}
+
+async fn attempt(address: SocketAddr, limits: &Limits) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // Before connecting, since the handshake of TCP tells the other end. Failing does no harm.
+    let _ = socket.set_recv_buffer_size(limits.receive);
+    socket.connect(address).await
 }
 
 /// The opening handshake, over any stream.
@@ -426,7 +439,29 @@ async fn sentence(
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
+    use socket2::{Domain, Socket, Type};
+
     use super::*;
+
+    /// A listener whose queue is full answers nothing, as a firewall does that drops what comes.
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_does_not_answer_holds_up_no_other() {
+        let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        full.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+            .unwrap();
+        full.listen(0).unwrap();
+        let silent = full.local_addr().unwrap().as_socket().unwrap();
+        let _queued = std::net::TcpStream::connect(silent).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let good = listener.local_addr().unwrap();
+        let limits = Limits::DEFAULT;
+        let addresses = [silent, good];
+        let connecting = timeout(limits.connect, tcp(&addresses, &limits));
+        let stream = connecting.await.unwrap().unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), good);
+    }
 
     #[test]
     fn a_url_may_be_short() {

@@ -13,6 +13,8 @@ pub struct Limits {
     pub head: usize,
     /// A name lookup, a TCP connection and a handshake.
     pub connect: Duration,
+    /// After this another address of the same name is tried beside those that do not answer (RFC 8305 5).
+    pub next_address: Duration,
     /// Bytes that the system receives for us before we take them. Left alone, Linux makes that
     /// megabytes for a client that was fast for a while. If its output is then read slowly, a server
     /// sees nothing being taken until much of that is empty again, and would not wait so long.
@@ -52,6 +54,7 @@ impl Limits {
         message: MESSAGE,
         head: HEAD,
         connect: Duration::from_secs(10),
+        next_address: Duration::from_millis(250),
         receive: 64 * 1024,
         sentence: Duration::from_secs(1),
         close: CLOSE,
