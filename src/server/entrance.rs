@@ -134,7 +134,8 @@ impl Entrance {
                 .enter_when_known(&request.target, address, &mut pass);
             Ok((entering.await?, pass))
         };
-        let (reader, writer) = socket::open(stream, certificate, rules.until, limits).await?;
+        let (reader, writer) =
+            socket::open(stream, certificate, rules.until, stranger, limits).await?;
         let health = || self.rooms.health();
         let accepted = handshake::accept(reader, writer, rules, health, enter, limits).await?;
         let (mut connection, (mut member, pass)) = accepted;

@@ -138,9 +138,13 @@ impl Log {
     /// Waits until standard output has taken what was said, or the deadline has passed: then standard
     /// error is told how many lines those were, for which it gets a moment more.
     pub fn close(&self, deadline: Duration) {
+        let waiting = &self.out.waiting;
+        let mut lines = 0;
         if !self.out.flush(deadline) {
-            let lines =
-                self.out.waiting.lines.load(Relaxed) + self.out.waiting.dropped.load(Relaxed);
+            lines = waiting.lines.load(Relaxed);
+        }
+        lines += waiting.dropped.swap(0, Relaxed);
+        if lines > 0 {
             self.warn(format_args!("{lines} log lines dropped at the end"));
         }
         self.err.flush(deadline / 8);
@@ -190,6 +194,15 @@ struct Waiting {
     dropped: AtomicU64,
 }
 
+impl Waiting {
+    /// Lines that waited are not written.
+    fn throw_away(&self, bytes: usize, lines: u64) {
+        self.bytes.fetch_sub(bytes, Relaxed);
+        self.lines.fetch_sub(lines, Relaxed);
+        metrics::DROPPED.add(lines);
+    }
+}
+
 /// Bytes that lines take in a queue; short ones take more than their text.
 fn size(lines: &[u8]) -> usize {
     size_of::<Entry>() + lines.len()
@@ -232,8 +245,10 @@ impl Queue {
             return Err(self.waiting.dropped.fetch_add(count, Relaxed) == 0);
         }
         self.waiting.lines.fetch_add(count, Relaxed);
-        // An error means that nothing can be written any more: everything is thrown away.
-        let _ = self.entries.send(Entry::Lines(lines, count));
+        if self.entries.send(Entry::Lines(lines, count)).is_err() {
+            // Nothing can be written any more, which was said then: everything is thrown away.
+            self.waiting.throw_away(size, count);
+        }
         Ok(())
     }
 
@@ -292,14 +307,26 @@ impl Output {
             }
             self.tell_dropped();
             if let Err(error) = self.write(&text) {
-                return match error.kind() {
-                    ErrorKind::BrokenPipe => {
-                        self.warn(format_args!("standard output is closed: the log ends here"));
-                    }
-                    _ => self.warn(format_args!("the log ends here: {}", describe(&error))),
-                };
+                self.end(&error, count);
+                return;
             }
             self.waiting.lines.fetch_sub(count, Relaxed);
+        }
+    }
+
+    /// Nothing can be written any more, also not the last lines, `count` of them.
+    fn end(&self, error: &io::Error, count: u64) {
+        match error.kind() {
+            ErrorKind::BrokenPipe => {
+                self.warn(format_args!("standard output is closed: the log ends here"));
+            }
+            _ => self.warn(format_args!("the log ends here: {}", describe(error))),
+        }
+        self.waiting.throw_away(0, count);
+        for entry in self.entries.try_iter() {
+            if let Entry::Lines(lines, count) = entry {
+                self.waiting.throw_away(size(&lines), count);
+            }
         }
     }
 

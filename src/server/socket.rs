@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::server::handshake::Refusal;
 use crate::server::limits::Limits;
-use crate::server::metrics;
+use crate::server::metrics::{self, Stranger};
 use crate::server::room::TryWrite;
 use crate::server::tls::{Certificate, Session};
 
@@ -46,12 +46,13 @@ pub async fn open(
     stream: TcpStream,
     certificate: Option<&Certificate>,
     until: Instant,
+    stranger: &Stranger,
     limits: &Limits,
 ) -> Result<(ReadHalf, WriteHalf), Refusal> {
     // A line is small and should leave at once. Failing is no reason to turn anyone away.
     let _ = stream.set_nodelay(true);
     if let Some(certificate) = certificate {
-        let session = certificate.accept(stream, until, limits).await?;
+        let session = certificate.accept(stream, until, stranger, limits).await?;
         let (reader, writer) = tokio_io::split(session);
         Ok((ReadHalf::Tls(reader), WriteHalf::Tls(writer)))
     } else {

@@ -29,6 +29,7 @@ use crate::protocol::tls::Stream;
 use crate::server::files;
 use crate::server::handshake::{self, Refusal, refuse};
 use crate::server::limits::Limits;
+use crate::server::metrics::Stranger;
 
 /// A client's TLS session.
 pub type Session = Stream<TcpStream>;
@@ -109,6 +110,7 @@ impl Certificate {
         &self,
         stream: TcpStream,
         until: Instant,
+        stranger: &Stranger,
         limits: &Limits,
     ) -> Result<Session, Refusal> {
         let mut first = [0];
@@ -123,6 +125,7 @@ impl Certificate {
             Ok(1..) => (stream, NOT_TLS),
             _ => return Err(Refusal::Left),
         };
+        stranger.is_refused(&refusal);
         let answer = handshake::answer(&mut stream, &refusal);
         let _ = timeout(limits.close, answer).await;
         Err(refusal)

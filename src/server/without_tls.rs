@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::server::handshake::Refusal;
 use crate::server::limits::Limits;
+use crate::server::metrics::Stranger;
 
 /// A client's TLS session, of which there is none.
 pub type Session = TcpStream;
@@ -42,6 +43,7 @@ impl Certificate {
         &self,
         _stream: TcpStream,
         _until: Instant,
+        _stranger: &Stranger,
         _limits: &Limits,
     ) -> Result<Session, Refusal> {
         match *self {}

@@ -16,7 +16,9 @@ use std::time::Instant;
 use chat_pair::server::limits::Limits;
 use support::raw::{BINARY, CLOSE, FIN, Others, Raw, TEXT, close_frame, missed};
 use support::session::is_taken;
+use support::tls::{Authority, Kind};
 use support::{Lines, PATIENCE, Port, Program, Server};
+use tokio_rustls::rustls::version::TLS13;
 
 const ASK: &str = "GET /metrics HTTP/1.1\r\nHost: chat\r\n\r\n";
 
@@ -195,27 +197,70 @@ fn who_is_refused_and_how_connections_end_is_counted() {
 #[test]
 fn who_is_turned_away_is_counted_once() {
     let watched = Watched::with(&["--max-connections", "1"]);
+    let _ann = Raw::join(watched.server.port);
+    are_counted_once(&watched, 503);
+}
+
+/// The same for those who do not speak TLS where it is on.
+#[test]
+fn who_is_turned_away_before_tls_is_counted_once() {
+    let authority = Authority::new();
+    authority.issue(Kind::Good);
+    let flags = authority.flags();
+    let mut flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    flags.extend(["--max-connections", "1"]);
+    let watched = Watched::with(&flags);
+    let _ann = Raw::join(authority.tunnel(watched.server.port, &TLS13));
+    are_counted_once(&watched, 400);
+}
+
+/// Those who get this answer and do not leave, and those who ask for nothing.
+fn are_counted_once(watched: &Watched, status: u16) {
     let port = watched.server.port;
-    let _ann = Raw::join(port);
+    let series = format!("chat_refusals_total{{status=\"{status}\"}}");
     let told: Vec<_> = (0..50)
         .map(|_| {
             let mut raw = Raw::asking(port);
-            assert_eq!(raw.refusal().0, 503);
+            assert_eq!(raw.refusal().0, status);
             raw // It does not leave.
         })
         .collect();
-    watched.has(&[
-        ("chat_refusals_total{status=\"503\"}", 50),
-        ("chat_refusals_total{status=\"none\"}", 0),
-    ]);
+    watched.has(&[(&series, 50), ("chat_refusals_total{status=\"none\"}", 0)]);
     let silent: Vec<_> = (0..50).map(|_| Raw::tcp(port)).collect();
     // One place is free then.
     let stay = u32::try_from(Limits::DEFAULT.refusals - 1).unwrap();
     watched.wait_for("chat_refusals_total{status=\"none\"}", |none| {
         none == f64::from(50 - stay)
     });
-    watched.has(&[("chat_refusals_total{status=\"503\"}", 50)]);
+    watched.has(&[(&series, 50)]);
     drop((told, silent));
+}
+
+/// Nobody reads what is lost then, so nobody would know of it.
+#[test]
+fn lines_behind_the_end_of_the_log_are_counted() {
+    const LINES: u32 = 1000;
+    let port = Port::hold();
+    let mut command = Program::command("server");
+    let address = port.number.to_string();
+    command.args(["--listen", "127.0.0.1:0", "--metrics", &address]);
+    let (mut server, log) = Server::unread_as(command, Stdio::piped());
+    drop(log);
+    let mut others = Others::join(server.port);
+    let ends = "server: standard output is closed: the log ends here";
+    assert_eq!(server.program.err_line(), ends);
+    let watched = Watched { server, port };
+    let dropped = "chat_dropped_log_lines_total";
+    let before = watched.number(dropped);
+    // More than what may wait.
+    let text = "x".repeat(8 * 1024);
+    for _ in 0..LINES {
+        others.ann.say(&text);
+        others.bob.text();
+    }
+    assert_eq!(watched.number(dropped), before + f64::from(LINES));
+    let Watched { mut server, .. } = watched;
+    server.stop_in_silence();
 }
 
 /// Whatever strangers do, there are as many series as at the start.

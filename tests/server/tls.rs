@@ -13,6 +13,7 @@ use std::time::Duration;
 use chat_pair::protocol::tls::Stream;
 use chat_pair::server::handshake::Refusal;
 use chat_pair::server::limits::Limits;
+use chat_pair::server::metrics::Stranger;
 use chat_pair::server::tls::Certificate;
 use futures_util::future::poll_fn;
 use proptest::prelude::*;
@@ -124,7 +125,8 @@ fn accepted(sent: &[u8], until: Instant) -> Result<(), Refusal> {
         stranger.write_all(sent).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         let limits = Limits::DEFAULT;
-        let accepting = certificate.accept(stream, until, &limits);
+        let someone = Stranger::arrives();
+        let accepting = certificate.accept(stream, until, &someone, &limits);
         let ending = async move {
             stranger.read_to_end(&mut Vec::new()).await.ok();
         };
