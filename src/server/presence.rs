@@ -84,7 +84,7 @@ impl Presence {
     /// Somebody has come, perhaps with a session. Returns the frame that tells them who is here.
     pub fn join(&self, id: u64, name: &str, session: Option<u64>) -> Bytes {
         let mut state = self.state();
-        let (others, more) = state.others(name);
+        let (others, more) = state.others(name, session);
         let here = match listed(others.into_iter(), self.limits.names_here, more) {
             none if none.is_empty() => "nobody else is here".to_owned(),
             others => format!("here: {others}"),
@@ -103,7 +103,8 @@ impl Presence {
         frame::notice(&here)
     }
 
-    /// Somebody has left. Nobody need be told of those who were only here for a moment.
+    /// Somebody has left. Nobody need be told of those who were only here for a moment in which nobody else
+    /// has come, who would know of them.
     pub fn leave(&self, id: u64) {
         let mut state = self.state();
         let Some(name) = state.here.remove(&id) else {
@@ -111,7 +112,8 @@ impl Presence {
         };
         let session = state.sessions.remove(&id);
         self.moved.notify_one();
-        if state.joined.remove(&id).is_none() && !state.is_elsewhere(&name) {
+        let is_unknown = state.newest == id && state.joined.remove(&id).is_some();
+        if !is_unknown && !state.is_elsewhere(&name) {
             state.miss(name, Some(session), &self.limits);
             self.changed.notify_one();
         }
@@ -148,12 +150,14 @@ impl Presence {
             }
         }
         for name in there(&state, &before, &people) {
-            let mut joined = state.joined_elsewhere.values_mut();
-            let at = joined.find_map(|names| {
-                let at = names.iter().position(|joined| *joined == name)?;
-                Some(names.remove(at))
+            // Whoever came here since then knows of them.
+            let newest = state.newest;
+            let joined = state.joined_elsewhere.get_mut(&newest);
+            let is_unknown = joined.is_some_and(|joined| {
+                let at = joined.iter().position(|joined| *joined == name);
+                at.map(|at| joined.remove(at)).is_some()
             });
-            if at.is_none() {
+            if !is_unknown {
                 state.miss(name, None, &self.limits);
             }
         }
@@ -279,17 +283,18 @@ impl People {
 }
 
 impl State {
-    /// All but the one with this name, and how many more there are of whom no name is known.
-    fn others(&self, name: &str) -> (Vec<&str>, usize) {
+    /// All but the one with this name and perhaps this session, those included who may be back soon, and how
+    /// many more there are of whom no name is known.
+    fn others(&self, name: &str, session: Option<u64>) -> (Vec<&str>, usize) {
         let mut others: Vec<_> = self.here.values().map(String::as_str).collect();
-        if !self.elsewhere.is_empty() {
+        if !self.elsewhere.is_empty() || !self.left.is_empty() {
             let mut known: HashSet<_> = others.iter().copied().chain([name]).collect();
             let elsewhere = self.elsewhere.values().flat_map(|people| &people.names);
-            others.extend(
-                elsewhere
-                    .map(String::as_str)
-                    .filter(|name| known.insert(name)),
-            );
+            let is_other = |who: Who| session.is_none() || who != Some(session);
+            let away = self.left.iter().filter(|(.., who)| is_other(*who));
+            let away = away.map(|(_, name, _)| name);
+            let more = elsewhere.chain(away).map(String::as_str);
+            others.extend(more.filter(|name| known.insert(name)));
         }
         let more = self.elsewhere.values().map(|people| people.more).sum();
         (others, more)

@@ -89,6 +89,40 @@ async fn who_leaves_is_missed_after_a_while_and_not_if_they_come_back() {
     assert_eq!(greeting(&enter(&rooms, "eve")), "* here: ana");
 }
 
+/// The others still believe that it is here, so whoever comes is told the same.
+#[tokio::test(start_paused = true)]
+async fn who_enters_during_an_absence_learns_of_it() {
+    let rooms = open();
+    let mut ana = enter(&rooms, "ana");
+    let budi = enter(&rooms, "budi");
+    told(&mut ana).await;
+    drop(budi);
+    let mut eve = enter(&rooms, "eve");
+    assert_eq!(greeting(&eve), "* here: ana, budi");
+    let budi = enter(&rooms, "budi");
+    assert_eq!(greeting(&budi), "* here: ana, eve");
+    sleep(2 * LIMITS.absence).await;
+    assert_eq!(told(&mut eve).await, [""; 0], "it was never away for her");
+    drop(budi);
+    sleep(LIMITS.absence).await;
+    assert_eq!(told(&mut eve).await, ["* budi left"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whom_somebody_was_told_of_has_left_for_all() {
+    let rooms = open();
+    let mut ana = enter(&rooms, "ana");
+    told(&mut ana).await;
+    let moth = enter(&rooms, "moth");
+    let mut budi = enter(&rooms, "budi");
+    assert_eq!(greeting(&budi), "* here: ana, moth");
+    drop(moth);
+    assert_eq!(told(&mut ana).await, ["* moth, budi joined"]);
+    sleep(LIMITS.absence).await;
+    assert_eq!(told(&mut ana).await, ["* moth left"]);
+    assert_eq!(told(&mut budi).await, ["* moth left"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn whoever_takes_the_name_of_somebody_who_left_is_news() {
     let rooms = open();
