@@ -196,7 +196,7 @@ impl Rooms {
     fn hold(self: &Arc<Self>, path: &str) -> Result<Held, Refusal> {
         let mut state = self.state();
         let entry = self.entry(&mut state, path)?;
-        entry.members += 1;
+        entry.let_in();
         let place = Place {
             rooms: self.clone(),
             room: path.to_owned(),
@@ -219,9 +219,7 @@ impl Rooms {
             return Err(TOO_MANY_ROOMS);
         }
         let entry = state.rooms.entry(path.to_owned());
-        let entry = entry.or_insert_with(|| self.open(path));
-        entry.empty = None;
-        Ok(entry)
+        Ok(entry.or_insert_with(|| self.open(path)))
     }
 
     /// `None` when it has to be asked again what the store has.
@@ -264,7 +262,7 @@ impl Rooms {
             }
             greeting.push(presence.join(id, &identity.name, speaker.session()));
         }
-        entry.members += 1;
+        entry.let_in();
         Ok(Some(Member {
             identity,
             speaker,
@@ -294,7 +292,7 @@ impl Rooms {
         Entry {
             room,
             members: 0,
-            empty: None,
+            empty: Some(Instant::now()),
             names: Names::default(),
             presence: presence.flatten(),
         }
@@ -404,6 +402,12 @@ impl State {
 }
 
 impl Entry {
+    /// Somebody has got a place.
+    fn let_in(&mut self) {
+        self.members += 1;
+        self.empty = None;
+    }
+
     /// Whether somebody is in the room, or its past is needed.
     fn is_needed(&self) -> bool {
         self.members > 0 || self.room.is_storing() || self.room.history(|past| past.is_needed())

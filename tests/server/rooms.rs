@@ -6,6 +6,7 @@ use std::thread;
 use chat_pair::server::limits::Limits;
 
 use crate::support::raw::{Ear, Raw, missed};
+use crate::support::session::Client;
 use crate::support::{Server, resident};
 
 const NO_ROOM: &str =
@@ -246,6 +247,21 @@ fn there_are_so_many_rooms_and_one_is_gone_with_the_last_who_leaves() {
 }
 
 /// Five hundred rooms come and go several times, and the server does not grow.
+/// Nobody was let in, so the room is as empty as before, and another one may have its place.
+#[test]
+fn who_is_refused_keeps_no_room() {
+    let mut server = Server::with(&["--max-rooms", "1"]);
+    let target = "/a?session=the-session-of-ana-000&name=ana";
+    let ana = Client::enter(server.port, target);
+    let name = ana.raw.name();
+    let ahead = format!("{target}&after={}.99", ana.epoch);
+    drop(ana);
+    server.lines_to(&format!("Client {name} (ana) disconnected in a"));
+    let why = "after is a position that this room has not reached";
+    refused(server.port, &ahead, 400, why);
+    Raw::enter(server.port, "/b");
+}
+
 #[test]
 fn empty_rooms_leave_nothing_behind() {
     const ROOMS: usize = 500;
