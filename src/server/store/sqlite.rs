@@ -292,8 +292,8 @@ fn begin(
             "SQLite has no WAL mode there; name a file on a local disk",
         ));
     }
-    let sync = if terms.sync { "full" } else { "normal" };
-    db.pragma_update(None, "synchronous", sync)?;
+    // That there may be something to lose has to be known after a power cut.
+    db.pragma_update(None, "synchronous", "full")?;
     db.pragma_update(None, "journal_size_limit", limits.store_wal)?;
     let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     if is_empty {
@@ -313,6 +313,9 @@ fn begin(
         Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
     })?;
     change.commit()?;
+    if !terms.sync {
+        db.pragma_update(None, "synchronous", "normal")?;
+    }
     Ok((db, id, starts.cast_unsigned()))
 }
 
