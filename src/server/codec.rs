@@ -35,7 +35,8 @@ pub struct Codec<R> {
 #[derive(Debug)]
 struct Library {
     stream: WebSocketStream<Join<Unread, Vec<u8>>>,
-    /// Bytes that were read from the socket, but for those of the messages that have come of them.
+    /// Bytes that were read from the socket, less the smallest frames in which the messages that have come of
+    /// them can have been. Zero means that the library holds nothing.
     rest: usize,
 }
 

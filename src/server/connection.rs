@@ -74,11 +74,10 @@ where
                 codec: &mut self.codec,
                 identity,
                 speaker,
-                log,
                 limits,
                 keepalive: &keepalive,
                 control: &control,
-                unlogged: Vec::new(),
+                unlogged: Unlogged::new(log),
                 rate: Rate::new(limits),
                 stopping: outside.stopping,
                 stopped: false,
@@ -206,13 +205,11 @@ struct Reader<'a, R, S> {
     codec: &'a mut Codec<R>,
     identity: &'a Identity,
     speaker: Speaker,
-    log: &'a Log,
     limits: &'a Limits,
     keepalive: &'a Mutex<Keepalive>,
     control: &'a Control,
-    /// What is to be written to the log when it is in the room's, and how many lines that is. Bounded by
-    /// what is said in one turn.
-    unlogged: Vec<(Vec<u8>, u64)>,
+    /// What is to be written to the server's log when it is in the room's.
+    unlogged: Unlogged<'a>,
     /// How many lines the client may say; `None` when there is no limit.
     rate: Option<Rate>,
     stopping: Pin<&'a mut S>,
@@ -306,9 +303,9 @@ where
         } else if message.is_text() {
             let text = line::text(&message).map_err(|_| Ended::Fault(close::NOT_UTF8))?;
             for line in line::lines(text) {
-                // Each line gets a name in front, so a message of many short lines may become far
-                // more than one batch.
-                if lines.frames.len() >= self.limits.batch {
+                // Each line gets a name in front, and more in the log, so a message of many short lines may
+                // become far more than one batch.
+                if lines.frames.len() >= self.limits.batch || lines.log.len() >= self.limits.turn {
                     self.say(lines).await?;
                 }
                 while let Some(until) = self.rate.as_mut().and_then(Rate::spend) {
@@ -351,28 +348,24 @@ where
             // Boxed, since it is rare, and an idle connection should not keep room for it.
             Box::pin(self.wait_for(self.speaker.begin_to_say(&lines))).await?;
         }
-        self.unlogged.push((lines.log, lines.count));
+        self.unlogged.push(lines.log, lines.count);
         if let Some(settled) = self.speaker.settled().now_or_never() {
             settled.map_err(|Closed| Ended::Stopped)?;
-            self.log();
+            self.unlogged.write();
+        }
+        if self.unlogged.bytes >= self.limits.turn {
+            self.settle().await?;
         }
         Ok(())
     }
 
     /// Waits until what was said is in the log of the room.
     async fn settle(&mut self) -> Result<(), Ended> {
-        if !self.unlogged.is_empty() {
+        if self.unlogged.bytes > 0 {
             Box::pin(self.wait_for(self.speaker.settled())).await?;
-            self.log();
+            self.unlogged.write();
         }
         Ok(())
-    }
-
-    /// Writes what is in the log of the room to the log of the server.
-    fn log(&mut self) {
-        for (lines, count) in self.unlogged.drain(..) {
-            self.log.said(lines, count);
-        }
     }
 
     /// Waits for the room.
@@ -400,5 +393,42 @@ where
     /// The server stops. What was read is to be said, so there is no limit any more.
     fn stop(&mut self) {
         (self.rate, self.stopped) = (None, true);
+    }
+}
+
+/// Lines that were said, and are written to the server's log when they are in the log of the room; or when
+/// the connection ends before that, since the room goes on with them all the same.
+struct Unlogged<'a> {
+    log: &'a Log,
+    /// The lines, and how many they are each time.
+    lines: Vec<(Vec<u8>, u64)>,
+    bytes: usize,
+}
+
+impl<'a> Unlogged<'a> {
+    fn new(log: &'a Log) -> Self {
+        Self {
+            log,
+            lines: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    fn push(&mut self, lines: Vec<u8>, count: u64) {
+        self.bytes += lines.len();
+        self.lines.push((lines, count));
+    }
+
+    fn write(&mut self) {
+        for (lines, count) in self.lines.drain(..) {
+            self.log.said(lines, count);
+        }
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Unlogged<'_> {
+    fn drop(&mut self) {
+        self.write();
     }
 }

@@ -14,17 +14,17 @@ use crate::protocol::limits::{CLOSE, HEAD, MESSAGE, QUIET, longest};
 ///   16 MiB                                     program and allocator, the tokens
 /// + 4           * log                          two outputs: what waits and what is being written
 /// + rooms       * (backlog + full + 32 KiB)    what rooms keep for those who are behind
-/// + connections * (2 * message + gather + 3 * full + 16 KiB + tls)
+/// + connections * (2 * message + gather + full + said + 16 KiB + tls)
 /// + windows                                    the last lines of all rooms, and their sessions
 /// + store                                      what SQLite keeps for itself, or NATS
 /// ```
 ///
-/// where `full = batch + longest` is a full batch, to which one line more was added, and `longest`
-/// is one line as it is relayed ([`longest`]). The fourth line is what one connection can hold: a
+/// where `full = batch + longest` is a full batch, to which one line more was added, `longest` is one line
+/// as it is relayed ([`longest`]), and `said = 2 * turn + longest` is text for the log. The fourth line is what one connection can hold: a
 /// half-received message and the buffer it is read through, what is being written to it (the batch
 /// that fills `gather` may be a whole one; what it reads of the past is copied for it, as much at a
-/// time), lines that wait for the room to take them, as frames and as text for the log, pongs, its
-/// session and its task. [`Limits::memory`] computes it.
+/// time), lines that wait for the room to take them, as frames, and the text for the log of those and of what the
+/// room has taken and not stored yet, pongs, its session and its task. [`Limits::memory`] computes it.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Bytes of one message from a client.
@@ -37,7 +37,9 @@ pub struct Limits {
     /// … but no longer than this, for each that is before them: a request comes as soon as a connection does,
     /// unless somebody wants to keep others away, who may ask whether the server is well.
     pub refusal: Duration,
-    /// Descriptors beside the connections: the three standard ones, the listener, the runtime's.
+    /// Descriptors beside the connections: standard input, output and error, the log's copies of two of them,
+    /// the listener, the service manager's socket, those of the runtimes (TLS has one of its own), and files
+    /// that are read again.
     pub descriptors: usize,
     /// Connections that the system holds until they are accepted; a crowd that comes back must fit.
     pub accept_queue: i32,
@@ -271,10 +273,16 @@ impl Limits {
         lines + 64 * self.ring
     }
 
+    /// Bytes of text for the log, of lines that are not in the room's log yet.
+    const fn said(&self) -> usize {
+        2 * self.turn + longest(self.message)
+    }
+
     /// Bytes of resident memory that the server stays below, whatever its clients do.
     #[must_use]
     pub const fn memory(&self) -> usize {
-        let connection = 2 * self.message + self.gather + 3 * self.full() + 16 * 1024 + self.tls;
+        let connection =
+            2 * self.message + self.gather + self.full() + self.said() + 16 * 1024 + self.tls;
         16 * 1024 * 1024
             + 4 * self.log
             + self.rooms * (self.backlog + self.full() + 32 * 1024)
@@ -304,7 +312,7 @@ impl Limits {
         connections: 4096,
         refusals: 16,
         refusal: Duration::from_millis(50),
-        descriptors: 16,
+        descriptors: 24,
         accept_queue: 1024,
         head: HEAD,
         hello: 16 * 1024,

@@ -95,11 +95,11 @@ fn a_server_with_few_descriptors_serves_those_that_fit() {
     let mut server = Server::spawn(command.args(["--listen", "127.0.0.1:0"]));
     assert_eq!(
         server.program.err_line(),
-        "server: at most 32 connections at once, not 4096: the system gives this process \
+        "server: at most 24 connections at once, not 4096: the system gives this process \
          no more descriptors (see ulimit -n)"
     );
     let mut asking: Vec<_> = (0..200).map(|_| Raw::asking(server.port)).collect();
-    let refused = asking.split_off(32);
+    let refused = asking.split_off(24);
     for raw in &mut asking {
         raw.is_let_in("there is room");
     }

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use rustix::process::{Pid, Resource, Rlimit, geteuid, prlimit};
 
 use crate::support::raw::{FIN, PING, PONG, Raw, health};
-use crate::support::{Program, Server};
+use crate::support::{Program, Server, resident};
 use crate::{ANA, Client, Folder, is_taken};
 
 /// The server does not start, and says why in one line about this file.
@@ -298,6 +298,27 @@ fn when_the_disk_is_full_those_who_speak_wait_and_it_goes_on() {
         assert_eq!(health(port), (200, "ok".to_owned()));
     }
     server.stop_in_silence();
+}
+
+/// For each line, the text for the log is hundreds of times what was sent.
+#[test]
+fn messages_of_empty_lines_take_little_memory() {
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let name = "%F0%90%90%80".repeat(32);
+    let target = format!("/{}?name={name}", "r".repeat(64));
+    let mut ana = Raw::enter(server.port, &target);
+    ana.say("warm");
+    is_taken(&mut ana);
+    let before = resident(server.program.id(), "VmHWM");
+    for _ in 0..4 {
+        ana.say(&"\n".repeat(16 * 1024 - 1));
+    }
+    is_taken(&mut ana);
+    let more = resident(server.program.id(), "VmHWM") - before;
+    // SQLite has some of it, and the room's window.
+    assert!(more < 8 * 1024 * 1024, "{more} bytes");
+    server.stop();
 }
 
 /// Whether its last lines were taken cannot be known then, so it is told to come later, and at once.

@@ -4,7 +4,8 @@
 //! Two threads do the work, so that no disk ever keeps the runtime waiting: one writes, one reads.
 //! What waits for them is bounded by those who wait: a room has one batch at most with the writer,
 //! made of what has space in the room; a connection has one question at most with the reader, and one
-//! session that begins with the writer.
+//! session that begins with the writer. Those who enter and give up leave a question behind, of which there are
+//! no more than connections.
 
 // Without SQLite there never is a store, and the compiler notices that what is here is not used.
 #![cfg_attr(not(feature = "sqlite"), allow(dead_code, unused_variables))]
@@ -24,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::server::batch::BatchMut;
 use crate::server::limits::Limits;
@@ -47,6 +48,8 @@ pub struct Terms {
 pub struct Store {
     orders: mpsc::Sender<Order>,
     questions: mpsc::Sender<Question>,
+    /// Places for the questions of those who want to enter.
+    places: Arc<Semaphore>,
     /// Why nothing can be stored now, if that is so.
     trouble: watch::Receiver<Option<String>>,
     /// The number of the next connection that has no session. No connection of an earlier run of the
@@ -94,6 +97,7 @@ enum Question {
         room: Arc<str>,
         session: Option<[u8; 32]>,
         answer: oneshot::Sender<Known>,
+        place: OwnedSemaphorePermit,
     },
     Lines {
         room: Arc<str>,
@@ -202,11 +206,13 @@ impl RoomStore {
 
     /// What is known of the room, and of a session in it. `None` if it cannot be read.
     pub async fn known(&self, session: Option<&Key>) -> Option<Known> {
+        let place = self.store.places.clone().acquire_owned().await.ok()?;
         let (answer, known) = oneshot::channel();
         let question = Question::Known {
             room: self.room.clone(),
             session: session.map(|key| self.digest(key)),
             answer,
+            place,
         };
         self.store.questions.send(question).ok()?;
         known.await.ok()

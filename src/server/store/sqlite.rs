@@ -48,7 +48,7 @@ use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension, ToSql, TransactionBehavior, params,
 };
 use sha2::{Digest, Sha256};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::os::describe;
 use crate::server::batch::BatchMut;
@@ -159,6 +159,7 @@ pub fn open(
     Ok(Store {
         orders,
         questions,
+        places: Arc::new(Semaphore::new(limits.connections)),
         trouble,
         next_author: Arc::new(AtomicU64::new(starts << CONNECTIONS)),
         file,
@@ -666,12 +667,15 @@ impl Reader {
 
     fn answer(&self, question: Question) -> rusqlite::Result<()> {
         match question {
+            Question::Known { answer, .. } if answer.is_closed() => {}
             Question::Known {
                 room,
                 session,
                 answer,
+                place,
             } => {
                 let known = self.known(&room, session)?;
+                drop(place);
                 // An error, here and below, means that nobody waits for it any more.
                 let _ = answer.send(known);
             }
