@@ -356,7 +356,10 @@ impl History {
         let id = self.store.as_ref();
         let id = id.map_or_else(hash, |store| store.session(key));
         let (start, end) = (self.window.start(), self.window.end());
-        let taken = known.and_then(|known| known.taken).unwrap_or(asked.sent);
+        let taken = known
+            .and_then(|known| known.taken)
+            .or(asked.sent)
+            .unwrap_or(0);
         let began = (self.window.lines_of(id, start, end), taken);
         let author = Author::session(id, key, connection, began, end);
         self.budget.account(0, SESSION);

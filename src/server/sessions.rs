@@ -67,8 +67,8 @@ pub struct Asked {
     pub key: Key,
     /// From where on the client wants to hear; what is new if it does not say.
     pub after: Option<After>,
-    /// How many of its lines the client knows to be taken.
-    pub sent: u64,
+    /// How many of its lines the client knows to be taken, if it says so.
+    pub sent: Option<u64>,
 }
 
 /// A place in the log of a room.
@@ -106,7 +106,7 @@ impl Asked {
         Ok(Some(Self {
             key: Key(session.into()),
             after: after.transpose()?,
-            sent: sent.transpose()?.unwrap_or(0),
+            sent: sent.transpose()?,
         }))
     }
 

@@ -3,7 +3,9 @@
 
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
+use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
 use chat_pair::server::frame;
 use chat_pair::server::store::nats::message::{self, Body, Head, INDEX, Part};
@@ -343,6 +345,238 @@ fn how_many_lines_were_taken_is_known_while_one_of_the_servers_knows_it() {
     assert_eq!(back.taken, 3);
     back.say("here");
     assert_eq!(hears(&mut eve, "ana: here"), [""; 0]);
+}
+
+/// It may have been here before, and the servers that know it are asked.
+#[test]
+fn a_session_that_does_not_say_what_was_taken_is_not_new() {
+    let Some(nats) = Nats::start() else { return };
+    make(
+        &nats,
+        Config {
+            max_messages_per_subject: 70,
+            ..stream()
+        },
+    );
+    let [first, second] = [nats.serve(), nats.serve()];
+    let target = format!("/?session={ANA}&name=ana");
+    let mut ana = Client::enter(first.port, &target);
+    for n in 0..3 {
+        ana.say(&n.to_string());
+    }
+    let mut bob = Raw::enter(second.port, "/?name=bob");
+    for n in 0..80 {
+        bob.say(&n.to_string());
+        is_taken(&mut bob);
+    }
+    leave(&mut ana.raw);
+    let third = nats.serve();
+    let mut back = Client::of(Raw::enter(third.port, &target));
+    assert_eq!(back.taken, 3);
+    back.say("here");
+    assert_eq!(hears(&mut bob, "ana: here"), [""; 0]);
+}
+
+/// Sessions may have spoken in what was missed, so how much was taken of them is asked for.
+#[test]
+fn a_server_that_has_missed_something_does_not_know_what_was_taken() {
+    let Some(mut nats) = Nats::start() else {
+        return;
+    };
+    make(
+        &nats,
+        Config {
+            max_messages_per_subject: 100,
+            ..stream()
+        },
+    );
+    let [first, second] = [nats.serve(), nats.serve()];
+    let mut ana = Client::enter(first.port, &format!("/?session={ANA}&name=ana"));
+    let mut bob = Raw::enter(first.port, "/?name=bob");
+    let mut eve = Raw::enter(second.port, "/?name=eve");
+    ana.say("heard");
+    hears(&mut eve, "ana: heard");
+    nats.kill();
+    second.while_stopped(|| {
+        nats.run();
+        for n in 0..2 {
+            ana.say(&n.to_string());
+        }
+        for n in 0..150 {
+            bob.say(&n.to_string());
+            is_taken(&mut bob);
+        }
+    });
+    hears(&mut eve, "bob: 149");
+    leave(&mut ana.raw);
+    // More than it ever sent, as a client asks whether it is known.
+    let target = format!("/?session={ANA}&name=ana&sent=4{}", ana.after());
+    let mut back = Client::enter(second.port, &target);
+    assert_eq!(back.taken, 3);
+    back.say("here");
+    hears(&mut bob, "ana: here");
+}
+
+/// A server that reads it again knows those lines: they are before where its clients are.
+#[test]
+fn a_client_of_a_log_that_was_cut_back_hears_nothing_twice_on_another_server() {
+    let Some(mut nats) = Nats::start() else {
+        return;
+    };
+    let first = nats.serve();
+    let mut bob = Raw::enter(first.port, "/?name=bob");
+    let target = format!("/?session={ANA}&name=ana");
+    let mut ana = Client::enter(first.port, &target);
+    bob.say("kept");
+    assert_eq!(ana.hear(), "bob: kept");
+    nats.copy();
+    bob.say("lost");
+    is_taken(&mut bob);
+    nats.put_back();
+    is_told_to_come_back(&mut ana.raw);
+    let again = format!("{target}&sent=0{}", ana.after());
+    let mut ana = Client::enter_when_it_can(first.port, &again);
+    assert_eq!(ana.hear(), "* what was said before is not known here");
+    leave(&mut ana.raw);
+    let second = nats.serve();
+    let again = format!("{target}&sent=0{}", ana.after());
+    let epoch = ana.epoch;
+    let mut ana = Client::enter_when_it_can(second.port, &again);
+    assert_eq!(ana.epoch, epoch);
+    bob.say("new");
+    assert_eq!(ana.hear(), "bob: new");
+}
+
+/// A server that was away then finds more in it again than it had read.
+#[test]
+fn a_log_that_was_cut_back_and_has_grown_since_has_another_past() {
+    let Some(mut nats) = Nats::start() else {
+        return;
+    };
+    let first = nats.serve();
+    let target = format!("/?session={ANA}&name=ana");
+    let mut ana = Client::enter(first.port, &target);
+    let mut bob = Raw::enter(first.port, "/?name=bob");
+    nats.copy();
+    for text in ["lost 1", "lost 2"] {
+        bob.say(text);
+        hears(&mut ana.raw, &format!("bob: {text}"));
+    }
+    let mut second = None;
+    first.while_stopped(|| {
+        nats.put_back();
+        let server = nats.serve();
+        let mut eve = Raw::enter(server.port, "/?name=eve");
+        let mut other = Raw::enter(server.port, "/other?name=eve");
+        eve.say("early");
+        is_taken(&mut eve);
+        // What was read last is another room's now.
+        for n in 0..2 {
+            other.say(&n.to_string());
+            is_taken(&mut other);
+        }
+        eve.say("new");
+        is_taken(&mut eve);
+        second = Some((server, eve));
+    });
+    let (second, mut eve) = second.unwrap();
+    is_told_to_come_back(&mut ana.raw);
+    let again = format!("{target}&sent=0{}", ana.after());
+    let back = Client::enter_when_it_can(second.port, &again);
+    assert_ne!(back.epoch, ana.epoch);
+    // All have the same past then.
+    let target = format!("/?session={BOB}&name=zoe");
+    let zoe = Client::enter_when_it_can(first.port, &target);
+    assert_eq!(zoe.epoch, back.epoch);
+    bob.say("on");
+    hears(&mut eve, "bob: on");
+}
+
+#[test]
+fn a_room_of_which_everything_was_forgotten_was_not_cut_back() {
+    let Some(mut nats) = Nats::start() else {
+        return;
+    };
+    make(
+        &nats,
+        Config {
+            max_messages: 70,
+            ..stream()
+        },
+    );
+    let server = nats.serve();
+    let mut ana = Client::enter(server.port, &format!("/?session={ANA}&name=ana"));
+    let mut bob = Raw::enter(server.port, "/?name=bob");
+    bob.say("first");
+    assert_eq!(ana.hear(), "bob: first");
+    let mut other = Raw::enter(server.port, "/other?name=bob");
+    for n in 0..80 {
+        other.say(&n.to_string());
+        is_taken(&mut other);
+    }
+    nats.kill();
+    nats.run();
+    bob.say("second");
+    // Perhaps that the chat was interrupted, but no Close, and nothing was missed.
+    let before = hears(&mut ana.raw, "bob: second");
+    assert!(
+        !before.iter().any(|text| text.contains("missed")),
+        "{before:?}"
+    );
+}
+
+/// The server that it comes back to has not read yet that it was at another one.
+#[test]
+fn who_was_elsewhere_is_told_what_was_taken_there() {
+    let Some(nats) = Nats::start() else { return };
+    let [first, second] = [nats.serve(), nats.serve()];
+    let target = format!("/?session={ANA}");
+    let mut ana = Client::enter(first.port, &target);
+    ana.say("one");
+    let mut back = None;
+    first.while_stopped(|| {
+        let target = target + &ana.after();
+        let mut there = Client::enter(second.port, &target);
+        for text in ["two", "three"] {
+            there.say(text);
+        }
+        back = Some(Raw::asking_for(first.port, &target));
+    });
+    let mut back = back.unwrap();
+    back.is_let_in("who was elsewhere");
+    assert_eq!(Client::of(back).taken, 3);
+}
+
+/// The stream answers that it has the line already, which it has not: another message has its number.
+#[test]
+fn a_line_that_is_not_delivered_is_sent_again() {
+    let Some(nats) = Nats::start() else { return };
+    make(
+        &nats,
+        Config {
+            duplicate_window: Duration::from_secs(1),
+            ..stream()
+        },
+    );
+    let server = nats.serve();
+    let mut ana = Raw::enter(server.port, "/?name=ana");
+    let mut bob = Raw::enter(server.port, "/?name=bob");
+    ana.say("one");
+    assert_eq!(bob.text(), "ana: one");
+    nats.js(async |js| {
+        let stream = js.get_stream("chat").await.unwrap();
+        let last = stream.get_last_raw_message_by_subject("chat.room.SEED");
+        let (head, _) = message::decode(&last.await.unwrap().payload).unwrap();
+        let next = format!("{:016x}-{}", head.server, head.number + 1);
+        let other = PublishMessage::build()
+            .message_id(next)
+            .payload("garbage".into());
+        let sent = js.send_publish("chat.room.other", other).await.unwrap();
+        sent.await.unwrap();
+    });
+    ana.say("two");
+    is_taken(&mut ana);
+    hears(&mut bob, "ana: two");
 }
 
 #[test]

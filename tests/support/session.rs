@@ -16,9 +16,10 @@ pub struct Client {
 }
 
 impl Client {
+    /// Enters. As `client` does, it says that none of its lines were taken, if it has said nothing else.
     #[track_caller]
     pub fn enter(port: u16, target: &str) -> Self {
-        Self::of(Raw::enter(port, target))
+        Self::of(Raw::enter(port, &complete(target)))
     }
 
     /// The same when it may be refused for a while.
@@ -26,7 +27,7 @@ impl Client {
     pub fn enter_when_it_can(port: u16, target: &str) -> Self {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
-            let mut raw = Raw::asking_for(port, target);
+            let mut raw = Raw::asking_for(port, &complete(target));
             if raw.head().starts_with("HTTP/1.1 101 ") {
                 return Self::of(raw);
             }
@@ -34,8 +35,9 @@ impl Client {
         panic!("refused for {PATIENCE:?}");
     }
 
+    /// Of a connection that has asked for a session.
     #[track_caller]
-    fn of(mut raw: Raw) -> Self {
+    pub fn of(mut raw: Raw) -> Self {
         let first = raw.text();
         let words: Vec<_> = first.strip_prefix('@').expect(&first).split(' ').collect();
         let [epoch, next, taken] = words[..] else {
@@ -78,6 +80,11 @@ impl Client {
         self.raw.say(text);
         is_taken(&mut self.raw);
     }
+}
+
+fn complete(target: &str) -> String {
+    let says = target.contains("&sent=") || target.contains("&after=");
+    target.to_owned() + if says { "" } else { "&sent=0" }
 }
 
 /// Waits for the pong that says that everything was taken. What comes before it is not looked at.

@@ -110,12 +110,19 @@ impl History {
             session.author.replace(RENEWED);
         }
         self.forget_sessions();
-        if let Some(epoch) = epoch {
-            self.epoch = epoch;
-            self.counts = self
-                .counts
-                .take()
-                .map(|_| Counts::new(self.limits.nats_authors));
+        match epoch {
+            Some(epoch) => {
+                self.epoch = epoch;
+                self.counts = self
+                    .counts
+                    .take()
+                    .map(|_| Counts::new(self.limits.nats_authors));
+            }
+            None => {
+                if let Some(counts) = &mut self.counts {
+                    counts.doubt();
+                }
+            }
         }
     }
 

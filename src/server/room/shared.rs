@@ -144,6 +144,7 @@ impl State {
     /// Begins to read: returns the message behind which that goes on, and which must come first. `None`
     /// if nothing was read yet, or nothing of this stream.
     fn begin_to_read(&mut self, log: &RoomLog, now: Up) -> Option<At> {
+        self.progress.renewal = None;
         if self.progress.created != Some(now.created) {
             self.progress.created = Some(now.created);
             (self.progress.last, self.progress.cut) = (None, None);
@@ -183,6 +184,11 @@ impl State {
     fn is_cut_back(&mut self) {
         let lost = self.progress.last.take().map(|last| last.time);
         self.progress.cut = self.progress.cut.max(lost);
+    }
+
+    /// Whether a message that gives the log another past is on its way.
+    fn is_renewed_soon(&self) -> bool {
+        self.progress.cut.is_some() && self.progress.renewal.is_some()
     }
 
     /// What gives a log that was cut back another past.
@@ -251,6 +257,15 @@ impl State {
             let head = sent.head;
             sent.sequence = sequence.filter(|sequence| !head.is_of_another_past(*sequence));
             sent.was_refused |= sequence.is_none();
+        }
+    }
+
+    /// A message is delivered. If it is the one on its way, it was not lost, even if the stream had an earlier
+    /// place for it once.
+    fn has_come(&mut self, head: Head) {
+        let sent = self.progress.sent.as_mut();
+        if let Some(sent) = sent.filter(|sent| sent.head == head) {
+            sent.sequence = None;
         }
     }
 

@@ -203,7 +203,7 @@ impl Room {
         let forgotten = self.state().history.forgotten_so_far();
         let mut known = store.known(key).await?;
         if let (Some(asked), None) = (asked, known.taken) {
-            known.taken = store.begin(&asked.key, asked.sent).await;
+            known.taken = store.begin(&asked.key, asked.sent.unwrap_or(0)).await;
         }
         Some(Asking {
             known,

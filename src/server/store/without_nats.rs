@@ -86,6 +86,12 @@ impl Nats {
     }
 
     /// Never called.
+    #[allow(clippy::unused_async)] // as the other one is
+    pub async fn has_lost(&self, _message: At) -> Option<bool> {
+        match *self {}
+    }
+
+    /// Never called.
     pub fn has_read(&self, _then: Up, _at: At) {
         match *self {}
     }

@@ -160,9 +160,9 @@ impl Room {
         };
         is_sent(sequence);
         if sequence.is_some() {
-            // It will be delivered. If the connection is lost, it may have to be sent again all the
-            // same: to a stream that was cut back.
-            let _ = up.changed().await;
+            // It will be delivered, unless it was lost there. If the connection is lost, it may have to be
+            // sent again, too: to a stream that was cut back.
+            let _ = timeout(self.limits.nats_answer, up.changed()).await;
         } else {
             sleep(self.limits.nats_pause).await;
         }
@@ -209,10 +209,15 @@ impl Room {
         if let Some(last) = expected
             && delivery.pending == 0
         {
-            if self.was_cut_back(log, last).await? {
-                self.state().is_cut_back();
+            let is_there = |at: At| at == last || at.sequence > last.sequence;
+            if !self.ends_before(log, is_there).await? {
+                return None;
             }
-            return None;
+            if log.nats.has_lost(last).await? {
+                self.state().is_cut_back();
+                return None;
+            }
+            expected = None; // The stream has forgotten all of the room.
         }
         let mut is_first = expected.is_none();
         loop {
@@ -230,6 +235,11 @@ impl Room {
                     self.state().is_cut_back();
                     return None;
                 }
+                if now.cut.is_some_and(|cut| cut >= last.time) {
+                    // It was cut back, and there is more in it again than was read.
+                    self.state().is_cut_back();
+                    return None;
+                }
                 // The stream has forgotten what was to be read next.
                 is_gap = true;
             }
@@ -239,13 +249,6 @@ impl Room {
             self.take(stored, log, &entry, &mut is_first, is_gap).await;
             stored.applied.notify_waiters();
         }
-    }
-
-    /// Whether the stream does not have the last message that was applied, nor any behind it. `None` if
-    /// it cannot be known now.
-    async fn was_cut_back(&self, log: &RoomLog, last: At) -> Option<bool> {
-        self.ends_before(log, |at| at == last || at.sequence > last.sequence)
-            .await
     }
 
     /// Whether the last message of the room in the stream is another one than those that are looked for.
@@ -268,6 +271,9 @@ impl Room {
     /// All was read that was there. `None` if it has to be read anew.
     async fn catch_up(&self, stored: &Stored, log: &RoomLog) -> Option<()> {
         if self.state().progress.is_ready {
+            return Some(());
+        }
+        if self.state().is_renewed_soon() {
             return Some(());
         }
         let renewal = self.state().renewal(log);
@@ -304,6 +310,7 @@ impl Room {
             }
             return;
         }
+        self.state().has_come(head);
         if std::mem::take(is_first) {
             self.state().begin_with(head, at, log);
         } else if is_gap || self.state().has_missed(head, at) {
@@ -367,10 +374,19 @@ impl Room {
             }
             Body::Salt(salt) => {
                 state.progress.last = Some(at);
-                if is_own && state.progress.renewal == Some(head.number) {
+                let is_awaited = is_own && state.progress.renewal == Some(head.number);
+                let was_cut = state.progress.cut.is_some();
+                if was_cut {
+                    // What was read again was known, and is not kept.
+                    state.history.begin_at(at.sequence << INDEX);
+                }
+                if is_awaited {
                     (state.progress.cut, state.progress.renewal) = (None, None);
                 }
-                if head.salt == state.progress.salt {
+                let is_first = head.salt == state.progress.salt;
+                if is_first || is_awaited && was_cut {
+                    // Another server's may have been first.
+                    let salt = if is_first { salt } else { state.progress.salt };
                     state.renew(log, salt, at);
                     drop(state);
                     // What came since it was cut back was not said to those who are here.
@@ -416,12 +432,13 @@ impl Room {
                 return Asking::shared(is_beyond, None, None);
             };
             let author = self.state().history.author_of(&asked.key);
-            if let Some(hushed) = author.map(Hushed::new) {
+            let hushed = author.map(Hushed::new);
+            if let Some(hushed) = &hushed {
                 hushed.author().settled().await;
-                return Asking::shared(is_beyond, None, Some(hushed));
             }
+            // Also if it is here: it may have been elsewhere, and this server not have read that yet.
             let claim = self.claim(stored, log, asked).await;
-            Asking::shared(is_beyond, Some(claim), None)
+            Asking::shared(is_beyond, Some(claim), hushed)
         };
         timeout(self.limits.nats_enter, claim).await.ok()
     }
@@ -452,7 +469,8 @@ impl Room {
     /// the client is believed.
     async fn claim(&self, stored: &Stored, log: &RoomLog, asked: &Asked) -> Claim {
         let session = log.session(&asked.key);
-        let is_new = asked.after.is_none() && asked.sent == 0;
+        // Who says nothing of it may have been here before.
+        let is_new = asked.after.is_none() && asked.sent == Some(0);
         let (done, mut claimed) = oneshot::channel();
         let (number, message, is_known) = {
             let mut state = self.state();

@@ -394,7 +394,7 @@ impl Nats {
         let mut cut = last.and_then(|last| last.cut);
         let newest = *self.newest();
         if let Some(newest) = newest
-            && (last.is_none() || self.has_lost(newest).await?)
+            && (last.is_none() || self.lacks(newest).await?)
         {
             // It is not of this stream, or is not in it any more.
             *self.newest() = None;
@@ -408,8 +408,12 @@ impl Nats {
     }
 
     /// Whether the stream has lost a message that was read of it: it was cut back, as after a power
-    /// failure. What it has forgotten since is not lost.
-    async fn has_lost(&self, message: At) -> Result<bool, Trouble> {
+    /// failure. What it has forgotten since is not lost. `None` if it cannot be known now.
+    pub async fn has_lost(&self, message: At) -> Option<bool> {
+        self.lacks(message).await.ok()
+    }
+
+    async fn lacks(&self, message: At) -> Result<bool, Trouble> {
         let Shared {
             context,
             stream,
@@ -594,6 +598,8 @@ impl Nats {
             () = self.interrupted() => return None,
         };
         let why = match sent {
+            // A cluster may answer so while it does not know yet whether it has the message.
+            Ok(ack) if ack.sequence == 0 => return None,
             Ok(ack) if ack.stream == *stream => {
                 told.tell(Part::Sending, None, shown);
                 return Some(ack.sequence);

@@ -78,6 +78,13 @@ impl Counts {
         self.of.get(&session)?.claim
     }
 
+    /// Sessions may have said something that was not read here. Connections of other servers may have, too,
+    /// but only their own server says what they say.
+    pub fn doubt(&mut self) {
+        let sessions = self.of.iter_mut().filter(|(author, _)| **author >> 63 == 1);
+        sessions.for_each(|(_, count)| count.taken = None);
+    }
+
     /// The session that has this number, if it has a connection here.
     #[must_use]
     pub fn here(&self, author: u64) -> Option<&Arc<Author>> {
