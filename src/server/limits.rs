@@ -19,12 +19,12 @@ use crate::protocol::limits::{CLOSE, HEAD, MESSAGE, QUIET, longest};
 /// + store                                      what SQLite keeps for itself, or NATS
 /// ```
 ///
-/// where `full = batch + longest` is a full batch, to which one line more was added, `longest` is one line
-/// as it is relayed ([`longest`]), and `said = 2 * turn + longest` is text for the log. The fourth line is what one connection can hold: a
-/// half-received message and the buffer it is read through, what is being written to it (the batch
-/// that fills `gather` may be a whole one; what it reads of the past is copied for it, as much at a
-/// time), lines that wait for the room to take them, as frames, and the text for the log of those and of what the
-/// room has taken and not stored yet, pongs, its session and its task. [`Limits::memory`] computes it.
+/// where `full = batch + longest` is a full batch, to which one line more was added, `longest` is one line as it is
+/// relayed ([`longest`]), and `said = 2 * turn + longest` is text for the log. The fourth line is what one
+/// connection can hold: a half-received message and the buffer it is read through, what is being written to it (the
+/// batch that fills `gather` may be a whole one; what it reads of the past is copied for it, as much at a time),
+/// lines that wait for the room to take them, as frames, and the text for the log of those and of what the room has
+/// taken and not stored yet, pongs, its session and its task. [`Limits::memory`] computes it.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Bytes of one message from a client.
