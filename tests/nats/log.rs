@@ -30,6 +30,17 @@ fn make(nats: &Nats, config: Config) {
     nats.js(async |js| js.create_stream(config).await.map(drop).unwrap());
 }
 
+/// Starts NATS with a stream that keeps so many messages of each room.
+fn keeping(messages: i64) -> Option<Nats> {
+    let nats = Nats::start()?;
+    let config = Config {
+        max_messages_per_subject: messages,
+        ..stream()
+    };
+    make(&nats, config);
+    Some(nats)
+}
+
 /// Waits for the Close, whatever comes before it.
 #[track_caller]
 fn is_told_to_come_back(raw: &mut Raw) {
@@ -258,16 +269,7 @@ fn what_came_to_another_stream_is_sent_again_before_it_counts() {
 
 #[test]
 fn what_the_stream_has_forgotten_is_missed_and_that_is_said() {
-    let Some(mut nats) = Nats::start() else {
-        return;
-    };
-    make(
-        &nats,
-        Config {
-            max_messages_per_subject: 100,
-            ..stream()
-        },
-    );
+    let Some(mut nats) = keeping(100) else { return };
     let [first, second] = [nats.serve(), nats.serve()];
     let mut ana = Raw::enter(first.port, "/?name=ana");
     let mut bob = Client::enter(second.port, &format!("/?session={ANA}&name=bob"));
@@ -308,14 +310,7 @@ fn what_the_stream_has_forgotten_is_missed_and_that_is_said() {
 /// Also when the stream has forgotten those lines, and whoever asks has come to a server that never saw them.
 #[test]
 fn how_many_lines_were_taken_is_known_while_one_of_the_servers_knows_it() {
-    let Some(nats) = Nats::start() else { return };
-    make(
-        &nats,
-        Config {
-            max_messages_per_subject: 70,
-            ..stream()
-        },
-    );
+    let Some(nats) = keeping(70) else { return };
     let [first, second] = [nats.serve(), nats.serve()];
     let mut ana = Client::enter(first.port, &format!("/?session={ANA}&name=ana"));
     for n in 0..3 {
@@ -350,14 +345,7 @@ fn how_many_lines_were_taken_is_known_while_one_of_the_servers_knows_it() {
 /// It may have been here before, and the servers that know it are asked.
 #[test]
 fn a_session_that_does_not_say_what_was_taken_is_not_new() {
-    let Some(nats) = Nats::start() else { return };
-    make(
-        &nats,
-        Config {
-            max_messages_per_subject: 70,
-            ..stream()
-        },
-    );
+    let Some(nats) = keeping(70) else { return };
     let [first, second] = [nats.serve(), nats.serve()];
     let target = format!("/?session={ANA}&name=ana");
     let mut ana = Client::enter(first.port, &target);
@@ -380,16 +368,7 @@ fn a_session_that_does_not_say_what_was_taken_is_not_new() {
 /// Sessions may have spoken in what was missed, so how much was taken of them is asked for.
 #[test]
 fn a_server_that_has_missed_something_does_not_know_what_was_taken() {
-    let Some(mut nats) = Nats::start() else {
-        return;
-    };
-    make(
-        &nats,
-        Config {
-            max_messages_per_subject: 100,
-            ..stream()
-        },
-    );
+    let Some(mut nats) = keeping(100) else { return };
     let [first, second] = [nats.serve(), nats.serve()];
     let mut ana = Client::enter(first.port, &format!("/?session={ANA}&name=ana"));
     let mut bob = Raw::enter(first.port, "/?name=bob");
