@@ -361,19 +361,29 @@ impl Raw {
             Err(error) if is_end(&error) => return None,
             Err(error) => panic!("{error}"),
         }
+        Some(self.rest_of_frame(start).unwrap())
+    }
+
+    /// The same where the connection may end in the middle of a frame, as when the server is killed.
+    pub fn frame_if_whole(&mut self) -> io::Result<(u8, Vec<u8>)> {
+        let start = self.bytes()?;
+        self.rest_of_frame(start)
+    }
+
+    fn rest_of_frame(&mut self, start: [u8; 2]) -> io::Result<(u8, Vec<u8>)> {
         let len = match start[1] & 0x7f {
-            126 => u64::from(u16::from_be_bytes(self.bytes())),
-            127 => u64::from_be_bytes(self.bytes()),
+            126 => u64::from(u16::from_be_bytes(self.bytes()?)),
+            127 => u64::from_be_bytes(self.bytes()?),
             len => u64::from(len),
         };
         let masked = start[1] & 0x80 != 0;
-        let mask: [u8; 4] = if masked { self.bytes() } else { [0; 4] };
+        let mask: [u8; 4] = if masked { self.bytes()? } else { [0; 4] };
         let mut payload = vec![0; usize::try_from(len).unwrap()];
-        self.stream.read_exact(&mut payload).unwrap();
+        self.stream.read_exact(&mut payload)?;
         for (byte, mask) in payload.iter_mut().zip(mask.iter().cycle()) {
             *byte ^= mask;
         }
-        Some((start[0], payload))
+        Ok((start[0], payload))
     }
 
     /// Waits for the next text message; pings and pongs are passed over. All of the wait has one
@@ -450,10 +460,10 @@ impl Raw {
             .unwrap();
     }
 
-    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+    fn bytes<const N: usize>(&mut self) -> io::Result<[u8; N]> {
         let mut bytes = [0; N];
-        self.stream.read_exact(&mut bytes).unwrap();
-        bytes
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
     }
 }
 
