@@ -8,7 +8,7 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{PipeReader, Write};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Instant;
@@ -38,6 +38,16 @@ impl Watched {
         let address = port.number.to_string();
         let server = Server::with(&[&["--metrics", &address], args].concat());
         Self { server, port }
+    }
+
+    /// The same with a standard output that nobody reads, the other end of which it returns.
+    fn unread() -> (Self, PipeReader) {
+        let port = Port::hold();
+        let mut command = Program::command("server");
+        let address = port.number.to_string();
+        command.args(["--listen", "127.0.0.1:0", "--metrics", &address]);
+        let (server, log) = Server::unread_as(command, Stdio::piped());
+        (Self { server, port }, log)
     }
 
     /// What a request is answered with, to the end of the connection.
@@ -240,16 +250,11 @@ fn are_counted_once(watched: &Watched, status: u16) {
 #[test]
 fn lines_behind_the_end_of_the_log_are_counted() {
     const LINES: u32 = 1000;
-    let port = Port::hold();
-    let mut command = Program::command("server");
-    let address = port.number.to_string();
-    command.args(["--listen", "127.0.0.1:0", "--metrics", &address]);
-    let (mut server, log) = Server::unread_as(command, Stdio::piped());
+    let (mut watched, log) = Watched::unread();
     drop(log);
-    let mut others = Others::join(server.port);
+    let mut others = Others::join(watched.server.port);
     let ends = "server: standard output is closed: the log ends here";
-    assert_eq!(server.program.err_line(), ends);
-    let watched = Watched { server, port };
+    assert_eq!(watched.server.program.err_line(), ends);
     let dropped = "chat_dropped_log_lines_total";
     let before = watched.number(dropped);
     // More than what may wait.
@@ -259,8 +264,7 @@ fn lines_behind_the_end_of_the_log_are_counted() {
         others.bob.text();
     }
     assert_eq!(watched.number(dropped), before + f64::from(LINES));
-    let Watched { mut server, .. } = watched;
-    server.stop_in_silence();
+    watched.server.stop_in_silence();
 }
 
 /// Whatever strangers do, there are as many series as at the start.
@@ -321,12 +325,7 @@ fn who_waits_for_a_slow_reader_and_what_that_one_misses_is_counted() {
 
 #[test]
 fn lines_that_the_log_drops_are_counted() {
-    let port = Port::hold();
-    let mut command = Program::command("server");
-    let address = port.number.to_string();
-    command.args(["--listen", "127.0.0.1:0", "--metrics", &address]);
-    let (server, _unread) = Server::unread_as(command, Stdio::piped());
-    let watched = Watched { server, port };
+    let (watched, _unread) = Watched::unread();
     let mut others = Others::join(watched.server.port);
     let text = "x".repeat(16 * 1024);
     let mut said = 0;

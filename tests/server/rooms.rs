@@ -246,7 +246,6 @@ fn there_are_so_many_rooms_and_one_is_gone_with_the_last_who_leaves() {
     server.stop();
 }
 
-/// Five hundred rooms come and go several times, and the server does not grow.
 /// Nobody was let in, so the room is as empty as before, and another one may have its place.
 #[test]
 fn who_is_refused_keeps_no_room() {
@@ -262,6 +261,7 @@ fn who_is_refused_keeps_no_room() {
     Raw::enter(server.port, "/b");
 }
 
+/// Five hundred rooms come and go several times, and the server does not grow.
 #[test]
 fn empty_rooms_leave_nothing_behind() {
     const ROOMS: usize = 500;

@@ -365,9 +365,13 @@ impl Raw {
     }
 
     /// The same where the connection may end in the middle of a frame, as when the server is killed.
-    pub fn frame_if_whole(&mut self) -> io::Result<(u8, Vec<u8>)> {
-        let start = self.bytes()?;
-        self.rest_of_frame(start)
+    pub fn frame_if_whole(&mut self) -> Option<(u8, Vec<u8>)> {
+        let read = self.bytes().and_then(|start| self.rest_of_frame(start));
+        match read {
+            Ok(frame) => Some(frame),
+            Err(error) if is_end(&error) => None,
+            Err(error) => panic!("{error}"),
+        }
     }
 
     fn rest_of_frame(&mut self, start: [u8; 2]) -> io::Result<(u8, Vec<u8>)> {

@@ -204,7 +204,7 @@ impl Client {
         }
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         let mut raw = Raw::over(stream.try_clone()?);
-        let (_, first) = raw.frame_if_whole()?;
+        let (_, first) = raw.frame_if_whole().ok_or_else(broken)?;
         let first = String::from_utf8(first).unwrap();
         let words: Vec<_> = first.strip_prefix('@').expect(&first).split(' ').collect();
         let [epoch, next, taken] = words[..] else {
@@ -240,7 +240,7 @@ impl Client {
             if self.is_done() {
                 return Ok(());
             }
-            let (kind, payload) = raw.frame_if_whole()?;
+            let (kind, payload) = raw.frame_if_whole().ok_or_else(broken)?;
             match kind & 0xf {
                 TEXT => self.hear(&String::from_utf8(payload).unwrap()),
                 PING => stream.write_all(&frame(FIN | PONG, &payload))?,

@@ -413,6 +413,7 @@ impl Nats {
         self.lacks(message).await.ok()
     }
 
+    /// The same, and why it cannot be known.
     async fn lacks(&self, message: At) -> Result<bool, Trouble> {
         let Shared {
             context,
