@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{self, Write};
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, channel};
@@ -64,14 +64,14 @@ fn garbage(port: u16, n: u32) {
     }
     let _ = raw.stream.write_all(&bytes);
     raw.shut();
-    while matches!(raw.stream.read(&mut [0; 4096]), Ok(1..)) {}
+    let _ = io::copy(&mut raw.stream, &mut io::sink());
 }
 
 fn half_a_handshake(port: u16, _: u32) {
     let mut raw = Raw::tcp(port);
     raw.send(&REQUEST.as_bytes()[..40]);
     // Until the server has had enough.
-    while matches!(raw.stream.read(&mut [0; 4096]), Ok(1..)) {}
+    let _ = io::copy(&mut raw.stream, &mut io::sink());
 }
 
 /// Pings that nobody takes the answers of, or nothing at all.

@@ -3,10 +3,9 @@
 use std::io::{self, BufWriter, PipeWriter, Write};
 use std::process::{ChildStdin, Command, Stdio};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
 
 use crate::support::raw::{CLOSE, FIN, PING, PONG, Raw, RawServer, TEXT};
-use crate::support::{Lines, PATIENCE, Program, Server, resident, signal};
+use crate::support::{Lines, Program, Server, is_unread, resident, signal};
 use serde_json::Value;
 
 const LOST: &str = "client: connection lost: the server went away without a goodbye";
@@ -58,15 +57,10 @@ impl Head {
         (client, server)
     }
 
-    /// Waits until it is gone and nobody has its end of the pipe. A program that another test is
-    /// just starting may have a copy for a moment longer than we have.
+    /// Waits until it is gone and nobody has its end of the pipe.
     fn goes(mut self) {
         assert_eq!(self.lines.next(), None);
-        let deadline = Instant::now() + PATIENCE;
-        while self.probe.write(b"\n").is_ok() {
-            assert!(Instant::now() < deadline, "somebody holds the pipe");
-            thread::yield_now();
-        }
+        is_unread(self.probe);
     }
 }
 

@@ -17,7 +17,7 @@ use chat_pair::server::limits::Limits;
 use support::raw::{BINARY, CLOSE, FIN, Others, Raw, TEXT, close_frame, missed};
 use support::session::is_taken;
 use support::tls::{Authority, Kind};
-use support::{Lines, PATIENCE, Port, Program, Server};
+use support::{Lines, PATIENCE, Port, Program, Server, close};
 use tokio_rustls::rustls::version::TLS13;
 
 const ASK: &str = "GET /metrics HTTP/1.1\r\nHost: chat\r\n\r\n";
@@ -251,7 +251,7 @@ fn are_counted_once(watched: &Watched, status: u16) {
 fn lines_behind_the_end_of_the_log_are_counted() {
     const LINES: u32 = 1000;
     let (mut watched, log) = Watched::unread();
-    drop(log);
+    close(log);
     let mut others = Others::join(watched.server.port);
     let ends = "server: standard output is closed: the log ends here";
     assert_eq!(watched.server.program.err_line(), ends);

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::thread;
 
 use crate::support::raw::{Ear, Others, Raw};
-use crate::support::{Lines, Program, Server};
+use crate::support::{Lines, Program, Server, close};
 
 /// Something for standard error: a refusal.
 fn is_refused(port: u16) {
@@ -20,7 +20,7 @@ fn is_refused(port: u16) {
 #[test]
 fn a_closed_standard_output_is_said_and_the_chat_goes_on() {
     let (mut server, pipe) = Server::unread(Stdio::piped());
-    drop(pipe); // `server | head -1`
+    close(pipe); // `server | head -1`
     Others::join(server.port).talk_on();
     assert_eq!(
         server.program.err_line(),
@@ -105,12 +105,12 @@ fn a_server_whose_log_nobody_reads_still_ends() {
 fn a_closed_standard_error_stops_nothing() {
     let (end, err) = pipe().unwrap();
     let (mut server, log) = Server::unread(err.into());
-    drop(end);
+    close(end);
     for _ in 0..3 {
         is_refused(server.port);
     }
     Others::join(server.port).talk_on();
-    drop(log); // which would be worth a line
+    close(log); // which would be worth a line
     Others::join(server.port).talk_on();
     server.stop();
 }

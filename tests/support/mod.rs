@@ -23,10 +23,11 @@ pub mod window;
 
 use std::collections::VecDeque;
 use std::env;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
 use std::iter;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -55,6 +56,26 @@ where
     thread::spawn(move || drop(done.send(work())));
     let result = result.recv_timeout(PATIENCE);
     result.unwrap_or_else(|error| panic!("{what}: {error}"))
+}
+
+/// Closes the end of a pipe that is read from. Waits until nobody else has it either.
+#[track_caller]
+pub fn close(reader: PipeReader) {
+    let pipe = format!("/proc/self/fd/{}", reader.as_raw_fd());
+    let probe = File::options().write(true).open(pipe).unwrap();
+    drop(reader);
+    is_unread(probe);
+}
+
+/// Waits until nobody can read what is written to this pipe. A program that another test is just
+/// starting may have a copy of the other end for a moment longer than we have.
+#[track_caller]
+pub fn is_unread(mut pipe: impl Write) {
+    let deadline = Instant::now() + PATIENCE;
+    while pipe.write_all(b"\n").is_ok() {
+        assert!(Instant::now() < deadline, "somebody holds the pipe");
+        thread::yield_now();
+    }
 }
 
 /// Bytes of resident memory that neither program comes near, attacked or not.

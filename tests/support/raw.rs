@@ -441,7 +441,7 @@ impl Raw {
     /// until nothing has come for [`PATIENCE`].
     pub fn read_in_background(&self) -> JoinHandle<()> {
         let mut stream = self.stream.try_clone().unwrap();
-        thread::spawn(move || while matches!(stream.read(&mut [0; 16 * 1024]), Ok(1..)) {})
+        thread::spawn(move || drop(io::copy(&mut stream, &mut io::sink())))
     }
 
     /// Sends no more.
@@ -598,10 +598,14 @@ impl Ear {
         self.used = 0;
         let len = self.buffer.len();
         self.buffer.resize(len + piece, 0);
-        let read = match self.raw.stream.read(&mut self.buffer[len..]) {
-            Ok(read) => read,
-            Err(error) if is_end(&error) => 0,
-            Err(error) => panic!("{error}"),
+        let read = loop {
+            match self.raw.stream.read(&mut self.buffer[len..]) {
+                Ok(read) => break read,
+                // Also without a signal that the test catches: signal(7), "Interruption of system calls".
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_end(&error) => break 0,
+                Err(error) => panic!("{error}"),
+            }
         };
         self.buffer.truncate(len + read);
         read
