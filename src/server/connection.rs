@@ -165,14 +165,16 @@ where
         }
         tokio::select! {
             biased;
-            frames = subscription.next_frames() => match frames {
-                Some(frames) => writer.push(frames),
-                None => return Ended::Stopped,
-            },
+            // First, since for a client that is behind there is always more from the room. It is not read
+            // further before it has the pongs, so they cannot hold up the room.
             frames = control.take() => {
                 writer.push(subscription.take_back());
                 writer.push([frames]);
             }
+            frames = subscription.next_frames() => match frames {
+                Some(frames) => writer.push(frames),
+                None => return Ended::Stopped,
+            },
         }
     }
 }

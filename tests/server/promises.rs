@@ -110,6 +110,48 @@ fn a_slow_reader_is_heard_while_it_is_behind_and_misses_nothing() {
     }
 }
 
+/// Somebody always has more to say than it takes, so it is behind all the time: the server listens to it, and
+/// tells it so.
+#[test]
+fn a_reader_that_is_always_behind_gets_its_pongs() {
+    const PIECE: usize = 4096;
+    const PONGS: usize = 5;
+    const BEHIND: usize = 512 * 1024;
+    const FLOOD: usize = 8 * 1024 * 1024;
+    let server = Server::start();
+    let mut slow = Ear::of(Raw::narrow(server.port));
+    let mut flood = Program::client(server.port);
+    let mut input = flood.input.take().unwrap();
+    let typing = thread::spawn(move || {
+        let line = "x".repeat(4000);
+        // To the end of the client.
+        while writeln!(input, "{line}").is_ok() {}
+    });
+    let next = |slow: &mut Ear| {
+        let before = || drop(Raw::join(server.port));
+        let (first, payload) = slow.frame_in_pieces(PIECE, before).expect("a frame");
+        (first, payload.len())
+    };
+    for pongs in 0..PONGS {
+        let mut heard = 0;
+        while heard < BEHIND {
+            heard += next(&mut slow).1;
+        }
+        slow.raw.say("hello");
+        slow.raw.send_frame(FIN | PING, b"taken?");
+        loop {
+            let (first, len) = next(&mut slow);
+            if first == FIN | PONG {
+                break;
+            }
+            heard += len;
+            assert!(heard < FLOOD, "{pongs} pongs");
+        }
+    }
+    drop(flood);
+    typing.join().unwrap();
+}
+
 /// What the formula allows for, all at once: readers that take nothing, ten that take a little,
 /// and speakers who have more to say than the room keeps.
 #[test]

@@ -9,6 +9,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::sync::Once;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -565,17 +566,9 @@ impl Ear {
         let mut pings = 0;
         let text = loop {
             assert!(pings < 3, "nothing but pings");
-            while self.buffered().is_none() {
-                before();
-                if self.read_piece(piece) == 0 {
-                    return None;
-                }
-            }
-            let (start, end) = self.buffered()?;
-            let first = self.buffer[self.used];
-            self.used = end;
+            let (first, payload) = self.frame_in_pieces(piece, &mut before)?;
             match first & 0xf {
-                TEXT => break start..end,
+                TEXT => break payload,
                 PING => {
                     self.raw.send(&frame(FIN | PONG, &[]));
                     pings += 1;
@@ -585,6 +578,25 @@ impl Ear {
             }
         };
         Some(std::str::from_utf8(&self.buffer[text]).unwrap())
+    }
+
+    /// Waits for the next frame, read in the same way; its first byte, and where its payload is in the
+    /// buffer. `None` at the end of the connection.
+    pub fn frame_in_pieces(
+        &mut self,
+        piece: usize,
+        mut before: impl FnMut(),
+    ) -> Option<(u8, Range<usize>)> {
+        while self.buffered().is_none() {
+            before();
+            if self.read_piece(piece) == 0 {
+                return None;
+            }
+        }
+        let (start, end) = self.buffered()?;
+        let first = self.buffer[self.used];
+        self.used = end;
+        Some((first, start..end))
     }
 
     /// Reads once, as soon as there is something, and returns how many bytes: 0 at the end.
