@@ -19,7 +19,11 @@ use crate::protocol::limits::FILE;
 /// They no longer end the program by themselves, but for a terminal that is gone when whoever
 /// started the program wants that to be ignored, as `nohup` does. The default listens to none.
 #[derive(Debug, Default)]
-pub struct Stop(Vec<Signal>);
+pub struct Stop {
+    signals: Vec<Signal>,
+    /// `None` when it was asked for before.
+    hangup: Option<Signal>,
+}
 
 impl Stop {
     /// Takes the signals over, and the one that comes when a file becomes longer than the system lets it
@@ -31,27 +35,29 @@ impl Stop {
     pub fn listen() -> io::Result<Self> {
         // It stays caught when nobody listens to it.
         drop(signal(SignalKind::from_raw(Number::XFSZ.as_raw()))?);
-        let kinds = [
-            SignalKind::interrupt(),
-            SignalKind::terminate(),
-            SignalKind::hangup(),
-        ];
-        kinds
-            .into_iter()
-            .filter(|kind| *kind != SignalKind::hangup() || !is_ignored(*kind))
-            .map(signal)
-            .collect::<io::Result<_>>()
-            .map(Self)
+        let hangup = SignalKind::hangup();
+        let hangup = (!is_ignored(hangup)).then(|| signal(hangup));
+        Ok(Self {
+            signals: vec![
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::terminate())?,
+            ],
+            hangup: hangup.transpose()?,
+        })
     }
 
     /// Waits for the next of them. May be cancelled.
+    ///
+    /// A terminal that is gone is only ever the first. systemd tells of it behind each SIGTERM to what a
+    /// login has left, and a shell and the system both tell what it has started, which is one request.
     pub async fn asked(&mut self) {
         poll_fn(|cx| {
-            let mut signals = self.0.iter_mut();
+            let mut signals = self.signals.iter_mut().chain(&mut self.hangup);
             let came = signals.any(|signal| signal.poll_recv(cx).is_ready());
             if came { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+        self.hangup = None;
     }
 }
 

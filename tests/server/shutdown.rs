@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::thread;
 
-use crate::support::raw::{BINARY, CLOSE, Ear, FIN, PING, REQUEST, Raw, frame};
+use crate::support::raw::{BINARY, CLOSE, Ear, FIN, PING, REQUEST, Raw, close_frame, frame};
 use crate::support::{Program, Server};
 
 const GOODBYE: &str = "server shutting down";
@@ -163,6 +163,26 @@ fn a_second_signal_ends_at_once() {
     let why = "server: ended at once, at a second signal";
     assert_eq!(server.program.err_rest(), [why]);
     was_stuck(never_reads);
+}
+
+/// systemd sends both to what a login has left; a shell sends SIGHUP, and so does the system behind it.
+#[test]
+fn a_terminal_that_is_gone_is_no_second_signal() {
+    for first in ["TERM", "HUP"] {
+        let mut server = Server::start();
+        let mut ann = Raw::join(server.port);
+        server.while_stopped(|| {
+            server.program.signal(first);
+            server.program.signal("HUP");
+        });
+        assert_eq!(ann.close(), (1001, GOODBYE.to_owned()));
+        // The server waits for its answer now.
+        server.program.signal("HUP");
+        ann.send(&close_frame(1001, ""));
+        drop(ann);
+        assert_eq!(server.program.exit(), 0);
+        assert_eq!(server.program.err_rest(), [""; 0]);
+    }
 }
 
 #[test]
