@@ -7,10 +7,10 @@
 //! so a service manager that stands still would hold up the chat.
 
 use std::env;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::net::TcpListener;
-use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +45,7 @@ impl Service {
         let is_ours = number("WATCHDOG_PID").is_none_or(|id| id == u64::from(process::id()));
         let patience = number("WATCHDOG_USEC").filter(|period| is_ours && *period > 0);
         let path = env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty());
-        let manager = path.map(|path| Manager::open(path.into()));
+        let manager = path.map(Manager::open);
         let manager = manager.transpose().map_err(|error| cannot_start(&error))?;
         Ok(Self {
             socket: passed(&mut ListenFd::from_env())?,
@@ -61,7 +61,7 @@ impl Service {
         if let Err(error) = manager.tell("READY=1") {
             log.warn(format_args!(
                 "cannot tell the service manager at {} that the server is ready: {}",
-                manager.path.display(),
+                manager.shown.display(),
                 describe(&error)
             ));
         }
@@ -94,21 +94,35 @@ async fn watch(manager: Arc<Manager>, patience: Duration) {
 /// Where a service manager wants to be told.
 #[derive(Debug)]
 struct Manager {
-    path: PathBuf,
+    shown: OsString,
     /// Kept open, so that there is a sign of life also when no descriptor is left.
     socket: UnixDatagram,
 }
 
 impl Manager {
-    fn open(path: PathBuf) -> io::Result<Self> {
+    fn open(shown: OsString) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
-        Ok(Self { path, socket })
+        Ok(Self { shown, socket })
     }
 
     fn tell(&self, state: &str) -> io::Result<()> {
-        self.socket.send_to(state.as_bytes(), &self.path).map(drop)
+        let address = address(&self.shown)?;
+        let told = self.socket.send_to_addr(state.as_bytes(), &address);
+        told.map(drop)
     }
+}
+
+/// A path; on Linux behind an `@` a name in the abstract namespace (unix(7)).
+fn address(shown: &OsStr) -> io::Result<SocketAddr> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::{linux::net::SocketAddrExt, unix::ffi::OsStrExt};
+        if let Some(name) = shown.as_bytes().strip_prefix(b"@") {
+            return SocketAddr::from_abstract_name(name);
+        }
+    }
+    SocketAddr::from_pathname(shown)
 }
 
 /// The socket that was passed, if any was.
