@@ -434,6 +434,10 @@ impl Writer {
                 self.forget(&tell);
             } else {
                 self.store(&mut waiting, &tell);
+                // Also while somebody always speaks.
+                if self.troubled.borrow().is_none() && Instant::now() >= self.rest_until {
+                    self.forget(&tell);
+                }
             }
         };
         // So that nothing need be recovered at the next start. While others read, that cannot be done,
@@ -597,7 +601,7 @@ fn forget(
     let room: Option<String> = change
         .prepare_cached(
             "select min(room) from (
-                 select min(room) as room from rooms where room >= ?1
+                 select min(room) as room from lines where room >= ?1
                  union all select min(room) from sessions where room >= ?1)",
         )?
         .query_row([from], |row| row.get(0))?;
