@@ -355,8 +355,8 @@ impl Speaker {
         loop {
             let space = self.room.space(&self.room.space, lines.frames.len());
             match self.add(lines, space.await?) {
-                // A newer connection asks for the session, but may not get it.
-                Err(Closed) if self.author.is_hushed(self.id) => {
+                // A newer connection asks for the session, but may not get it; or has just not got it.
+                Err(Closed) if self.author.speaker() == self.id => {
                     self.author.unhushed(self.id).await;
                 }
                 said => return said,
