@@ -26,6 +26,8 @@ pub struct Console {
     stop: Stop,
     /// Somebody wants to leave, or the output cannot be written any more.
     leaving: bool,
+    /// Bytes of notes that may wait.
+    most_notes: usize,
     limits: Limits,
 }
 
@@ -72,6 +74,7 @@ impl Console {
             format,
             stop,
             leaving: false,
+            most_notes: limits.gather,
             limits: limits.clone(),
         }
     }
@@ -107,7 +110,7 @@ impl Console {
         let line = format!("client: {line}");
         match &mut self.ends {
             Ends::Terminal(terminal) if io::stderr().is_terminal() => terminal.print(&line),
-            _ if self.notes.waiting() < self.limits.gather => self.notes.push(&line),
+            _ if self.notes.waiting() < self.most_notes => self.notes.push(&line),
             _ => {}
         }
     }
@@ -116,13 +119,16 @@ impl Console {
     /// `may_take_input`. May be cancelled.
     pub async fn next(&mut self, may_take_input: bool) -> Event {
         // A line that cannot be sent causes a note, so no line is taken while too many notes wait.
-        let may_take_input = may_take_input && self.notes.waiting() < self.limits.gather;
+        let may_take_input = may_take_input && self.notes.waiting() < self.most_notes;
         let event = tokio::select! {
-            event = self.ends.next(may_take_input) => event,
+            // When a window is closed, its signal comes together with its end, and is to come first:
+            // a signal after that would be a second wish to leave.
+            biased;
+            () = self.stop.asked() => Event::Leave,
             // An error is ignored: the chat works without notes, and there is no other place where
             // the error could be printed.
             _ = self.notes.write() => Event::Shown,
-            () = self.stop.asked() => Event::Leave,
+            event = self.ends.next(may_take_input) => event,
         };
         match (&event, &mut self.ends) {
             // The editor has erased the finished line, so it is printed among the other lines. After
@@ -139,11 +145,17 @@ impl Console {
     /// The next event of a pipe's input, if it can be taken without waiting and `may_take_input`.
     pub fn try_next(&mut self, may_take_input: bool) -> Option<Event> {
         match &mut self.ends {
-            Ends::Pipe(input, _) if may_take_input && self.notes.waiting() < self.limits.gather => {
+            Ends::Pipe(input, _) if may_take_input && self.notes.waiting() < self.most_notes => {
                 input.try_recv().ok()
             }
             _ => None,
         }
+    }
+
+    /// The chat is over. What is noted and taken now are the last lines, and few, so none of them is
+    /// thrown away.
+    pub fn begin_to_end(&mut self) {
+        self.most_notes = usize::MAX;
     }
 
     /// Waits until everything that was shown is written. The reader may have stopped; then a wish to

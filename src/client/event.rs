@@ -12,7 +12,7 @@ pub enum Event {
     Unfit(String),
     /// The input has ended. This comes once.
     End,
-    /// A person or a signal asks to leave, or the terminal is gone.
+    /// A person or a signal asks to leave.
     Leave,
     /// The output has taken lines that waited to be shown, so that more can be shown.
     Shown,

@@ -6,7 +6,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::raw::{FIN, RawServer, TEXT, bare_frame};
+use crate::support::raw::{FIN, PING, PONG, RawServer, TEXT, bare_frame};
 use crate::support::window::{self, Window, wrap};
 use crate::support::{PATIENCE, Port, Program, Server};
 use portable_pty::CommandBuilder;
@@ -498,25 +498,122 @@ fn a_signal_ends_a_client_whose_terminal_stands_still() {
     }
 }
 
+/// Nothing is drawn while the size may not be the real one, but what was half drawn is written.
 #[test]
-fn ctrl_z_gives_the_terminal_back_and_fg_takes_it_again() {
-    let mut server = Server::start();
-    let (mut bob, b) = server.join();
+fn a_window_that_is_resized_while_it_stands_still_goes_on() {
+    let listener = RawServer::listen();
+    let mut window = Window::run(window::client(&[&listener.url()]), 80, 24);
+    let mut server = listener.accept();
+    window.is_connected();
+    window.flow(Action::OOff);
+    for _ in 0..50 {
+        server.say(&"x".repeat(1000));
+    }
+    // Behind the answer to the first, the client has tried to draw.
+    for _ in 0..2 {
+        server.send_frame(FIN | PING, b"");
+        assert_eq!(server.frame().unwrap().0, FIN | PONG);
+    }
+    window.resize(70, 20);
+    window.flow(Action::OOn);
+    server.say("the end");
+    window.until("the end");
+    window.press("\x03");
+    assert_eq!(window.exit(), 0);
+    window.modes_are_restored();
+}
+
+/// A shell that has jobs, and the command that starts a client of this server in it.
+fn shell(server: &Server) -> (Window, String) {
     let mut shell = CommandBuilder::new("bash");
     shell.args(["--norc", "--noprofile", "--noediting", "-i"]);
     shell.env("PS1", "shell$ ");
     shell.env("TERM", "xterm");
     let mut window = Window::run(shell, 200, 20);
     window.shows_row("shell$");
-    let modes = window.modes();
-    let url = server.url();
-    let client = window::client(&[&url]);
+    let client = window::client(&[&server.url()]);
     let client: Vec<_> = client
         .get_argv()
         .iter()
         .map(|word| word.to_string_lossy())
         .collect();
-    window.press(&format!("clear; {}\n", client.join(" ")));
+    (window, client.join(" "))
+}
+
+/// What `kill %1` sends is seen although the terminal belongs to the shell.
+#[test]
+fn a_client_in_the_background_ends_when_it_is_asked_to() {
+    let mut server = Server::start();
+    let (mut window, client) = shell(&server);
+    let modes = window.modes();
+    for in_background in ["\x1a", "\x1abg\n", "&"] {
+        let is_started_there = in_background == "&";
+        let end = if is_started_there { " &" } else { "" };
+        window.press(&format!("clear; {client}{end}\n"));
+        let name = server.joined();
+        if !is_started_there {
+            window.is_connected();
+            window.press(in_background);
+        }
+        window.wait("shell again", |window| {
+            window.screen().0.last().is_some_and(|row| row == "shell$")
+        });
+        window.press("kill %1\n");
+        assert_eq!(server.line(), format!("Client {name} disconnected"));
+        window.press("wait %1; echo \"code $?\"\n");
+        window.shows_row("code 0");
+        assert_eq!(window.modes(), modes);
+    }
+    window.press("exit\n");
+    assert_eq!(window.exit(), 0);
+}
+
+/// It stays in the chat meanwhile, and shows what it has heard when the terminal is its own again.
+#[test]
+fn a_client_in_the_background_leaves_the_terminal_alone() {
+    let mut server = Server::start();
+    let (mut bob, b) = server.join();
+    let (mut window, client) = shell(&server);
+    let modes = window.modes();
+    window.press(&format!("clear; {client} &\n"));
+    let name = server.joined();
+    for round in ["one", "two"] {
+        bob.type_line(round);
+        window.press("echo \"not for the chat\"\n");
+        window.shows_row("not for the chat");
+        assert_eq!(window.modes(), modes);
+        let (rows, _) = window.screen();
+        assert!(!rows.iter().any(|row| row.starts_with(&b)), "{rows:?}");
+        window.press("fg\n");
+        window.shows_row(&format!("{b}: {round}"));
+        window.press("mine\r");
+        assert_eq!(bob.line(), format!("{name}: mine"));
+        window.press("\x1a");
+        window.wait("shell again", |window| {
+            window.screen().0.last().is_some_and(|row| row == "shell$")
+        });
+        window.press("bg\nclear\n");
+        window.shows(&["shell$"], (0, 7));
+    }
+    window.press("fg\n");
+    window.shows_row(">");
+    window.press("\x03");
+    window.shows_row("client: left the chat");
+    window.wait("shell again", |window| {
+        window.screen().0.last().is_some_and(|row| row == "shell$")
+    });
+    assert_eq!(window.modes(), modes);
+    window.press("exit\n");
+    assert_eq!(window.exit(), 0);
+}
+
+#[test]
+fn ctrl_z_gives_the_terminal_back_and_fg_takes_it_again() {
+    let mut server = Server::start();
+    let (mut bob, b) = server.join();
+    let (mut window, client) = shell(&server);
+    let modes = window.modes();
+    window.press(&format!("clear; {client}\n"));
     let name = server.joined();
     window.is_connected();
     window.press("half a line");

@@ -11,6 +11,8 @@ use std::thread;
 use std::time::Instant;
 
 use portable_pty::{CommandBuilder, MasterPty, PtyPair, PtySize, SlavePty, native_pty_system};
+use rustix::fs::{Mode, OFlags};
+use rustix::termios::Action;
 use unicode_width::UnicodeWidthChar;
 
 use super::{PATIENCE, Program, Server, signal, starting, try_signal};
@@ -131,6 +133,14 @@ impl Window {
         }
         self.emulator.set_size(cells(rows), cells(columns));
         self.pty.resize(size(columns, rows)).unwrap();
+    }
+
+    /// Stops the output, as Ctrl+S does, or lets it go on.
+    pub fn flow(&self, action: Action) {
+        let flags = OFlags::RDWR | OFlags::NOCTTY;
+        let name = self.pty.tty_name().unwrap();
+        let terminal = rustix::fs::open(name, flags, Mode::empty()).unwrap();
+        rustix::termios::tcflow(terminal, action).unwrap();
     }
 
     /// Sends a signal to the program.

@@ -26,6 +26,8 @@ pub enum Edit {
     Changed,
     /// The line is finished; the editor is empty again.
     Line(String),
+    /// The same of a line that is longer than a line may be, of which only the beginning is known.
+    TooLong,
     /// The person wants to go (Ctrl+C, or Ctrl+D on an empty line).
     Leave,
     /// The person wants the shell back for a while (Ctrl+Z).
@@ -41,6 +43,8 @@ pub struct Editor {
     /// In bytes; always at a boundary of grapheme clusters.
     cursor: usize,
     max: usize,
+    /// Something did not fit. The rest of a paste does not belong behind what did.
+    is_full: bool,
     killed: String,
     history: History,
 }
@@ -53,6 +57,7 @@ impl Editor {
             text: String::new(),
             cursor: 0,
             max,
+            is_full: false,
             killed: String::new(),
             history: History::default(),
         }
@@ -64,6 +69,12 @@ impl Editor {
         &self.text
     }
 
+    /// Bytes of the longest line.
+    #[must_use]
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
     /// Where the next character goes, in bytes from the start of the text.
     #[must_use]
     pub fn cursor(&self) -> usize {
@@ -72,7 +83,7 @@ impl Editor {
 
     /// Takes the text away, as if nothing had been typed.
     pub fn clear(&mut self) -> String {
-        self.cursor = 0;
+        (self.cursor, self.is_full) = (0, false);
         mem::take(&mut self.text)
     }
 
@@ -106,7 +117,8 @@ impl Editor {
     }
 
     fn insert(&mut self, text: &str) -> Edit {
-        if text.is_empty() || self.text.len() + text.len() > self.max {
+        self.is_full |= self.text.len() + text.len() > self.max;
+        if text.is_empty() || self.is_full {
             return Edit::Nothing;
         }
         self.text.insert_str(self.cursor, text);
@@ -116,10 +128,14 @@ impl Editor {
     }
 
     fn submit(&mut self) -> Edit {
-        let line = mem::take(&mut self.text);
-        self.cursor = 0;
+        let is_full = self.is_full;
+        let line = self.clear();
         self.history.add(&line);
-        Edit::Line(line)
+        if is_full {
+            Edit::TooLong
+        } else {
+            Edit::Line(line)
+        }
     }
 
     fn go(&mut self, to: usize) -> Edit {
@@ -135,7 +151,7 @@ impl Editor {
         if range.is_empty() {
             return Edit::Nothing;
         }
-        self.cursor = range.start;
+        (self.cursor, self.is_full) = (range.start, false);
         self.text.drain(range);
         self.settle();
         Edit::Changed
@@ -153,8 +169,8 @@ impl Editor {
         let Some(text) = step(&mut self.history, &self.text) else {
             return Edit::Nothing;
         };
+        (self.cursor, self.is_full) = (text.len(), false);
         self.text = text;
-        self.cursor = self.text.len();
         Edit::Changed
     }
 
@@ -420,13 +436,21 @@ mod tests {
     }
 
     #[test]
-    fn text_beyond_the_bound_is_ignored() {
+    fn of_a_line_that_is_too_long_the_beginning_is_left() {
         let mut editor = Editor::new(4);
-        press(
-            &mut editor,
-            &"ab汉c汉d".chars().map(Key::Text).collect::<Vec<_>>(),
-        );
-        assert_eq!(shown(&editor), "abcd|");
+        let text: Vec<_> = "ab汉c汉d".chars().map(Key::Text).collect();
+        press(&mut editor, &text);
+        assert_eq!(shown(&editor), "ab|");
+        assert_eq!(editor.key(Key::Enter), Edit::TooLong);
+        press(&mut editor, &text[..2]);
+        assert_eq!(editor.key(Key::Enter), Edit::Line("ab".into()));
+        // Whoever has deleted something has seen what is left.
+        press(&mut editor, &text);
+        press(&mut editor, &[Key::Backspace, Key::Text('e')]);
+        assert_eq!(editor.key(Key::Enter), Edit::Line("ae".into()));
+        press(&mut editor, &text);
+        press(&mut editor, &[Key::Up]);
+        assert_eq!(editor.key(Key::Enter), Edit::Line("ae".into()));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
     borrow::Cow,
     collections::VecDeque,
     fmt::Write as _,
-    io, mem,
+    future, io, mem,
     os::fd::OwnedFd,
     panic,
     sync::{Arc, Mutex, MutexGuard, Once, PoisonError, TryLockError},
@@ -19,7 +19,7 @@ use std::{
 
 use rustix::{
     fs::{Mode, OFlags},
-    process::{Signal as Signo, kill_current_process_group},
+    process::{Signal as Signo, getpgrp, kill_current_process_group},
     stdio,
     termios::{
         self, InputModes, LocalModes, OptionalActions, QueueSelector, SpecialCodeIndex, Termios,
@@ -29,7 +29,7 @@ use tokio::{
     net::unix::pipe,
     select,
     signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
@@ -55,6 +55,9 @@ const READ: usize = 4096;
 /// A paste comes in one go: after a pause as long as this its end mark was lost, and keys are
 /// commands again.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often to look whether the terminal is ours again, which no signal tells
+/// of.
+const BACKGROUND: Duration = Duration::from_secs(1);
 /// Bytes that may wait for a screen that stands still; what is printed beyond
 /// them is lost.
 const QUEUED_BYTES: usize = 2 * 1024 * 1024;
@@ -69,15 +72,17 @@ struct Open {
     screen: Arc<pipe::Sender>,
     /// What the screen has not taken yet.
     unwritten: Vec<u8>,
-    /// The modes to go back to.
-    before: Termios,
+    /// The modes to go back to, as they were when the terminal was first ours.
+    before: Option<Termios>,
+    /// It is in raw mode, and nobody else's.
+    raw: bool,
     /// What moves the cursor to the typed line's first row and empties its rows.
     erase: String,
 }
 
 impl Open {
     /// Makes a terminal the open one, and takes it into raw mode.
-    fn install(screen: Arc<pipe::Sender>, before: Termios) -> io::Result<()> {
+    fn install(screen: Arc<pipe::Sender>) -> io::Result<()> {
         let mut place = open_terminal();
         if place.is_some() {
             // Not ours: the other one must stay as it is.
@@ -86,7 +91,8 @@ impl Open {
         let open = place.insert(Self {
             screen,
             unwritten: Vec::new(),
-            before,
+            before: None,
+            raw: false,
             erase: String::new(),
         });
         let entered = open.enter();
@@ -97,10 +103,28 @@ impl Open {
         entered
     }
 
+    /// Whether the keys are for us. After `client &`, or Ctrl+Z and `bg`, another
+    /// job has the terminal, and whoever reads its keys or changes its modes then
+    /// is stopped, again after each SIGCONT, whatever other signal has come
+    /// (termios(3)). A terminal that is not ours to share has no jobs.
+    fn is_foreground(&self) -> bool {
+        termios::tcgetpgrp(&*self.screen).map_or(true, |group| group == getpgrp())
+    }
+
     /// Keys come at once, unechoed, and none is a signal. Output stays as it
     /// was: what others print (a panic's message, say) keeps its line ends.
+    /// In the background nothing happens.
     fn enter(&mut self) -> io::Result<()> {
-        let mut raw = self.before.clone();
+        self.raw = false;
+        self.unwritten.clear();
+        if !self.is_foreground() {
+            return Ok(());
+        }
+        let before = match &self.before {
+            Some(before) => before,
+            None => self.before.insert(termios::tcgetattr(&*self.screen)?),
+        };
+        let mut raw = before.clone();
         raw.local_modes -=
             LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG | LocalModes::IEXTEN;
         raw.input_modes -= InputModes::ICRNL
@@ -111,6 +135,7 @@ impl Open {
         raw.special_codes[SpecialCodeIndex::VMIN] = 1;
         raw.special_codes[SpecialCodeIndex::VTIME] = 0;
         termios::tcsetattr(&*self.screen, OptionalActions::Now, &raw)?;
+        self.raw = true;
         self.erase = "\r".into();
         self.write("\x1b[?2004h")
     }
@@ -118,6 +143,12 @@ impl Open {
     /// Writes as much as the screen takes; the rest waits in `unwritten`.
     fn write(&mut self, text: &str) -> io::Result<()> {
         self.unwritten.extend(text.as_bytes());
+        self.flush()
+    }
+
+    /// Writes as much as the screen takes of what waits. If something is left, the
+    /// runtime knows then that the screen takes nothing.
+    fn flush(&mut self) -> io::Result<()> {
         while !self.unwritten.is_empty() {
             match self.screen.try_write(&self.unwritten) {
                 Ok(written) => drop(self.unwritten.drain(..written)),
@@ -130,8 +161,11 @@ impl Open {
 
     /// Erases the typed line; bracketed paste off, autowrap and cursor on,
     /// colours off. What is left of a paste is thrown away, or the shell
-    /// would run it.
+    /// would run it. In the background the modes are the shell's already.
     fn leave(&mut self) -> io::Result<()> {
+        if !mem::take(&mut self.raw) || !self.is_foreground() {
+            return Ok(());
+        }
         let modes = format!("{}\x1b[?2004l\x1b[?7h\x1b[?25h\x1b[m", self.erase);
         let written = self.write(&modes);
         // The runtime may not know yet that the screen takes something. What it does not take
@@ -139,9 +173,10 @@ impl Open {
         while let Ok(1..) = rustix::io::write(&*self.screen, &self.unwritten)
             .inspect(|&written| drop(self.unwritten.drain(..written)))
         {}
-        self.unwritten.clear();
         let flushed = termios::tcflush(&*self.screen, QueueSelector::IFlush);
-        termios::tcsetattr(&*self.screen, OptionalActions::Now, &self.before)?;
+        if let Some(before) = &self.before {
+            termios::tcsetattr(&*self.screen, OptionalActions::Now, before)?;
+        }
         written.and(flushed.map_err(Into::into))
     }
 }
@@ -200,6 +235,8 @@ pub struct Terminal {
     settled: Option<Instant>,
     /// Ctrl+Z stopped the process, so that the next SIGCONT is no news.
     stopped: bool,
+    /// The terminal cannot be read or written any more.
+    gone: bool,
 }
 
 impl Terminal {
@@ -215,7 +252,6 @@ impl Terminal {
     pub fn open(prompt: &str, max_line: usize) -> io::Result<Self> {
         // Opened anew, because non-blocking mode belongs to the open file, and
         // that of standard input is shared with the shell and standard output.
-        let before = termios::tcgetattr(stdio::stdin())?;
         let keyboard = reopen(OFlags::RDONLY | OFlags::NONBLOCK)?;
         let screen = reopen(OFlags::RDWR | OFlags::NONBLOCK)?;
         let screen = Arc::new(pipe::Sender::from_owned_fd_unchecked(screen)?);
@@ -224,7 +260,7 @@ impl Terminal {
         let continued = signal(SignalKind::from_raw(Signo::CONT.as_raw()))?;
         restore_on_panic();
         // From here on, dropping `terminal` restores it.
-        Open::install(screen.clone(), before)?;
+        Open::install(screen.clone())?;
         let mut terminal = Self {
             keyboard,
             resized,
@@ -242,6 +278,7 @@ impl Terminal {
             stale: true,
             settled: None,
             stopped: false,
+            gone: false,
         };
         terminal.draw()?;
         Ok(terminal)
@@ -250,11 +287,19 @@ impl Terminal {
     /// Waits for the next finished line ([`Event::Line`], never an empty one: a bare Enter says
     /// nothing), and meanwhile edits and draws. The line is erased from the screen at the next
     /// drawing. [`Event::Shown`] when all that was printed is drawn; [`Event::Leave`] when a
-    /// person asks to leave, or the terminal cannot be read or written any more.
+    /// person asks to leave; once [`Event::OutputEnded`] when the terminal cannot be read or written
+    /// any more, as when its window was closed, and then nothing more.
     ///
     /// Cancel safe: nothing typed is lost.
     pub async fn next(&mut self) -> Event {
-        self.wait().await.unwrap_or(Event::Leave)
+        if self.gone {
+            return future::pending().await;
+        }
+        self.wait().await.unwrap_or_else(|_| {
+            self.gone = true;
+            // Whoever closes a window has read enough, as behind a pipe.
+            Event::OutputEnded(io::ErrorKind::BrokenPipe.into())
+        })
     }
 
     async fn wait(&mut self) -> io::Result<Event> {
@@ -267,17 +312,20 @@ impl Terminal {
             if waited && self.waiting() == 0 {
                 return Ok(Event::Shown);
             }
-            let blocked = match open_terminal().as_ref() {
-                Some(open) => !open.unwritten.is_empty(),
-                None => return Ok(Event::Leave),
+            let (raw, blocked) = match open_terminal().as_ref() {
+                Some(open) => (open.raw, !open.unwritten.is_empty()),
+                None => return Err(io::ErrorKind::NotConnected.into()),
             };
             let settled = self.settled.unwrap_or_else(Instant::now);
             select! {
-                // A byte that is there ends no paste, however late it is looked at.
+                // Whether the terminal is still ours comes first. A byte that is there ends no paste,
+                // however late it is looked at.
                 biased;
-                read = read(&self.keyboard, &mut self.unread) => {
+                Some(()) = self.continued.recv() => self.resume()?,
+                () = sleep(BACKGROUND), if !raw => self.resume()?,
+                read = read(&self.keyboard, &mut self.unread), if raw => {
                     if read? == 0 {
-                        return Ok(Event::Leave);
+                        return Err(io::ErrorKind::UnexpectedEof.into());
                     }
                     self.heard = Instant::now();
                 }
@@ -286,13 +334,16 @@ impl Terminal {
                 }
                 writable = self.screen.writable(), if blocked => {
                     writable?;
+                    // Also while nothing is drawn: else it would be writable again at once, for ever.
+                    if let Some(open) = open_terminal().as_mut() {
+                        open.flush()?;
+                    }
                     self.stale = true;
                 }
                 Some(()) = self.resized.recv() => self.settled = Some(Instant::now() + SETTLE),
                 // Also if the size is what it was: the rows may have been
                 // rearranged there and back.
                 () = sleep_until(settled), if self.settled.is_some() => self.start_over(),
-                Some(()) = self.continued.recv() => self.resume()?,
             }
         }
     }
@@ -316,7 +367,8 @@ impl Terminal {
     }
 
     /// Shows the queued lines and leaves the text that was being typed in sight, as if it had
-    /// been printed. Waits for a screen that stands still, so whoever calls it has a deadline.
+    /// been printed. Waits for a screen that stands still, so whoever calls it has a deadline. In the
+    /// background nothing is shown.
     ///
     /// # Errors
     ///
@@ -330,8 +382,8 @@ impl Terminal {
         loop {
             self.draw()?;
             let done = match open_terminal().as_ref() {
-                Some(open) => open.unwritten.is_empty() && self.queued.is_empty(),
-                None => true,
+                Some(open) if open.raw => open.unwritten.is_empty() && self.queued.is_empty(),
+                _ => true,
             };
             if done {
                 return Ok(());
@@ -353,6 +405,14 @@ impl Terminal {
                 Edit::Line(line) => {
                     self.stale = true;
                     return Ok(Some(Event::Line(line)));
+                }
+                Edit::TooLong => {
+                    self.stale = true;
+                    return Ok(Some(Event::Unfit(format!(
+                        "the line is longer than {} bytes (--max-message): not sent, and Up brings \
+                         its beginning back",
+                        self.editor.max()
+                    ))));
                 }
                 Edit::Leave => {
                     self.unread.clear();
@@ -381,26 +441,36 @@ impl Terminal {
         self.unread.clear();
         if let Some(open) = open_terminal().as_mut() {
             open.leave()?;
+            if !open.unwritten.is_empty() {
+                // What the screen has not taken is shown again.
+                self.size = None;
+            }
         }
-        self.stopped = true;
         kill_current_process_group(Signo::TSTP)?;
+        self.stopped = true;
+        self.enter()
+    }
+
+    /// The job is continued, or perhaps the terminal is ours again.
+    fn resume(&mut self) -> io::Result<()> {
+        let announced = mem::take(&mut self.stopped);
+        let was_raw = open_terminal().as_ref().is_some_and(|open| open.raw);
+        if announced && was_raw {
+            return Ok(());
+        }
+        if was_raw {
+            // After a stop that was not announced (SIGSTOP), the modes are the
+            // shell's and the cursor is anywhere.
+            self.start_over();
+        }
+        self.enter()
+    }
+
+    fn enter(&mut self) -> io::Result<()> {
         if let Some(open) = open_terminal().as_mut() {
             open.enter()?;
         }
         self.stale = true;
-        Ok(())
-    }
-
-    /// After a stop that was not announced (SIGSTOP), the modes are the shell's
-    /// and the cursor is anywhere.
-    fn resume(&mut self) -> io::Result<()> {
-        if mem::take(&mut self.stopped) {
-            return Ok(());
-        }
-        if let Some(open) = open_terminal().as_mut() {
-            open.enter()?;
-        }
-        self.start_over();
         Ok(())
     }
 
@@ -428,10 +498,10 @@ impl Terminal {
 
     fn draw(&mut self) -> io::Result<()> {
         let mut open = open_terminal();
-        let Some(open) = open.as_mut() else {
+        let Some(open) = open.as_mut().filter(|open| open.raw) else {
             return Ok(());
         };
-        open.write("")?;
+        open.flush()?;
         // One drawing after the other: `next` comes back when the screen has taken this one.
         if !open.unwritten.is_empty() {
             return Ok(());
