@@ -79,19 +79,26 @@ async fn talk(flags: &Flags, url: &Address, chat: &mut Chat) -> ChatEnd {
         chat.console
             .note("the token goes there in clear text: whoever sees the network can read it");
     }
+    let (mut url, mut was_there) = (url.clone(), false);
     let mut backoff = Backoff::default();
     loop {
         let session = chat.session.ask(chat.outbox.next_count());
-        let connecting = connect(url, session.as_deref(), trust.as_ref(), &limits);
-        let Some(opened) = chat.meanwhile(connecting).await else {
-            return ChatEnd::LeftOffline;
+        let connecting = connect(&url, session.as_deref(), trust.as_ref(), &limits);
+        let opened = match chat.meanwhile(connecting).await {
+            Ok(opened) => opened,
+            Err(end) => return end,
         };
         let why = match opened {
             Ok(opened) => {
-                backoff = Backoff::default();
+                was_there = true;
                 chat.console
                     .note(&format!("connected to {url} (Ctrl+C or Ctrl+D leaves)"));
-                match Connection::new(opened, chat).talk().await {
+                let end = Connection::new(opened, chat).talk().await;
+                // One that has not even answered is waited for as one that is not there.
+                if !chat.session.is_asked() {
+                    backoff = Backoff::default();
+                }
+                match end {
                     ConnectionEnd::Left => return ChatEnd::Left,
                     ConnectionEnd::InputSent => return ChatEnd::InputSent,
                     lost if flags.reconnect || !chat.console.is_terminal() => lost.to_string(),
@@ -100,26 +107,36 @@ async fn talk(flags: &Flags, url: &Address, chat: &mut Chat) -> ChatEnd {
             }
             Err(error) => {
                 let why = format!("cannot connect to {url}: {error}");
-                // Perhaps the room has not come so far as we have heard, since the server was
-                // restored from an older copy.
-                if error.is_bad_request && chat.session.forget_place() {
+                if error.status == Some(400) && chat.session.forget_place() {
+                    // Perhaps the room has not come so far as we have heard, since the server was
+                    // restored from an older copy.
                     format!("{why}; what was said meanwhile may be missed")
-                } else if error.is_final {
+                } else if error.status == Some(401)
+                    && let Ok(renewed) = flags.address()
+                    && !renewed.has_token_of(&url)
+                {
+                    url = renewed;
+                    format!("{why}; there is another token now")
+                } else if error.is_final && !(was_there && error.status.is_none()) {
+                    // What is wrong with a certificate may be wrong for now where there was a chat.
                     return ChatEnd::Failed(why);
                 } else {
                     why
                 }
             }
         };
-        if !flags.reconnect || !chat.goes_on() {
+        if !flags.reconnect {
             return ChatEnd::Failed(why);
+        }
+        if !chat.goes_on() {
+            return ChatEnd::InputSent;
         }
         let wait = backoff.wait();
         let seconds = wait.as_secs_f32();
         chat.console
             .note(&format!("{why}; trying again in {seconds:.1} s"));
-        if chat.meanwhile(sleep(wait)).await.is_none() {
-            return ChatEnd::LeftOffline;
+        if let Err(end) = chat.meanwhile(sleep(wait)).await {
+            return end;
         }
     }
 }

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_websockets::CloseCode;
 
 use crate::client::connection::ConnectionEnd;
@@ -84,16 +84,25 @@ impl Chat {
     }
 
     /// Does some work while there is no connection, and handles the console's events at the same
-    /// time. Returns `None` when somebody wants to leave before the work is done. A person's lines
-    /// are kept, but a pipe is not read, since it can wait.
-    pub async fn meanwhile<F: Future>(&mut self, work: F) -> Option<F::Output> {
+    /// time. A person's lines are kept, but a pipe is not read, since it can wait.
+    ///
+    /// # Errors
+    ///
+    /// The chat is over before the work is done, since somebody wants to leave, or it is time to, and
+    /// the server has taken everything.
+    pub async fn meanwhile<F: Future>(&mut self, work: F) -> Result<F::Output, ChatEnd> {
         let mut work = pin!(work);
         loop {
+            let leave_at = self.leave_at.filter(|_| self.outbox.is_empty());
             tokio::select! {
-                done = &mut work => return Some(done),
+                done = &mut work => return Ok(done),
                 event = self.console.next(false) => if self.handle(event).is_break() {
-                    return None;
+                    return Err(ChatEnd::LeftOffline);
                 },
+                // Without a time it does not matter, but `select!` still evaluates it.
+                () = sleep_until(leave_at.unwrap_or_else(Instant::now)), if leave_at.is_some() => {
+                    return Err(ChatEnd::InputSent);
+                }
             }
         }
     }
@@ -139,6 +148,7 @@ impl Chat {
                 "not connected"
             };
             let lost = "and too much is waiting: this line is not kept";
+            self.unsent += 1;
             return self.console.note(&format!("{why}, {lost}"));
         }
         self.outbox.push(line);
@@ -253,6 +263,7 @@ impl Chat {
     /// Shows what is left to show, gives the terminal back, and says why the chat is over. Returns
     /// what the program ends with.
     pub async fn close(mut self, end: ChatEnd) -> ExitCode {
+        self.console.begin_to_end();
         self.name_doubtful();
         self.name_unsent(&end);
         // A terminal shows everything in order, so the reason of a failure comes after what was

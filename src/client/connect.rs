@@ -89,6 +89,13 @@ impl Address {
         Self { token, ..self }
     }
 
+    /// Whether it shows the same token, or none as well.
+    #[must_use]
+    pub fn has_token_of(&self, other: &Self) -> bool {
+        let [ours, theirs] = [self, other].map(|address| address.token.as_ref().map(Token::secret));
+        ours == theirs
+    }
+
     /// Whether a token goes to another machine in clear text.
     #[must_use]
     pub fn exposes_token(&self) -> bool {
@@ -174,8 +181,8 @@ pub struct ConnectError {
     why: Why,
     /// Whether the same request would be refused again, so that there is no use in another one.
     pub is_final: bool,
-    /// Whether the server says that it is the request that is wrong (HTTP 400).
-    pub is_bad_request: bool,
+    /// The status with which the request was refused in HTTP, if it came so far.
+    pub status: Option<u16>,
 }
 
 /// A sentence; shown behind "cannot connect to ws://…: ".
@@ -187,7 +194,7 @@ impl ConnectError {
         Self {
             why: why.into(),
             is_final: true,
-            is_bad_request: false,
+            status: None,
         }
     }
 }
@@ -197,7 +204,7 @@ impl<W: Into<Why>> From<W> for ConnectError {
         Self {
             why: why.into(),
             is_final: false,
-            is_bad_request: false,
+            status: None,
         }
     }
 }
@@ -390,7 +397,7 @@ async fn look(
         return Err(ConnectError {
             why: why.into(),
             is_final: is_final(status),
-            is_bad_request: status == 400,
+            status: Some(status),
         });
     }
     // RFC 6455 4.1: each of these is a reason to fail, and the library looks at the key alone. It

@@ -207,12 +207,12 @@ impl<'c, S: AsyncRead + AsyncWrite> Connection<'c, S> {
 
     /// How many bytes may wait for the reader of the output before we stop receiving.
     ///
-    /// When nobody reads the output, messages stay in the socket. If we have just sent a ping, its
-    /// answer is behind them. So we receive more of them than usual, up to `ahead`, before we
+    /// When nobody reads the output, messages stay in the socket. If we have just sent a ping or our
+    /// Close, the answer is behind them. So we receive more of them than usual, up to `ahead`, before we
     /// conclude that the server does not answer.
     fn output_limit(&self) -> usize {
         let limits = &self.chat.limits;
-        if self.keepalive.is_asking() {
+        if self.keepalive.is_asking() || self.goodbye.is_some() {
             limits.ahead
         } else {
             limits.gather

@@ -86,11 +86,14 @@ fn presence(notice: &str) -> Option<(&str, Vec<&str>, u64)> {
         let (names, what) = notice.rsplit_once(' ')?;
         matches!(what, "joined" | "left").then_some((what, names))
     })?;
-    let (names, more) = match names.strip_suffix(" more") {
-        Some(names) => names.rsplit_once(" and ")?,
-        None => (names, "0"),
-    };
-    Some((what, names.split(", ").collect(), more.parse().ok()?))
+    // Somebody may be called `more`, which is a name behind a comma then.
+    let counted = names.strip_suffix(" more").and_then(|names| {
+        let (names, more) = names.rsplit_once(" and ").unwrap_or(("", names));
+        Some((names, more.parse().ok()?))
+    });
+    let (names, more) = counted.unwrap_or((names, 0));
+    let names = names.split(", ").filter(|name| !name.is_empty());
+    Some((what, names.collect(), more))
 }
 
 #[cfg(test)]
@@ -143,6 +146,19 @@ mod tests {
         let here = read("* here: ana, [::1]:5 and 45 more");
         assert_eq!(here["here"], json!(["ana", "[::1]:5"]));
         assert_eq!(here["more"], 45);
+        let unknown = read("* here: 5 more");
+        assert_eq!(
+            (&unknown["here"], &unknown["more"]),
+            (&json!([]), &json!(5))
+        );
+        for names in ["more", "ana, more", "5, more"] {
+            let expected = names.split(", ").collect::<Vec<_>>();
+            assert_eq!(read(&format!("* here: {names}"))["here"], json!(expected));
+            assert_eq!(
+                read(&format!("* {names} joined"))["joined"],
+                json!(expected)
+            );
+        }
         let joined = read("* ana joined");
         assert_eq!(joined["joined"], json!(["ana"]));
         assert_eq!(joined.as_object().unwrap().len(), 2);

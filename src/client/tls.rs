@@ -86,6 +86,10 @@ fn failed(error: &io::Error, host: &str) -> ConnectError {
         Some(Error::InvalidMessage(_)) => {
             ConnectError::last("what listens there does not speak TLS (is it a ws:// server?)")
         }
+        // By the other end, which may be about to start.
+        Some(error @ Error::AlertReceived(_)) => {
+            format!("its TLS handshake failed: {error}").into()
+        }
         Some(error) => ConnectError::last(format!("its TLS handshake failed: {error}")),
         None if error.kind() == io::ErrorKind::UnexpectedEof => HUNG_UP.into(),
         None => describe(error).into(),

@@ -1,6 +1,7 @@
 //! One connection of the client over a stream in memory, with a clock that the tests move.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::task::{Context, Poll};
@@ -274,6 +275,47 @@ async fn a_server_that_shows_that_it_lives_is_waited_for_at_the_end_of_the_input
         ));
         assert_eq!(after, 600 + 40);
     }
+}
+
+/// It is behind what waits for the output.
+#[tokio::test(start_paused = true)]
+async fn the_answer_to_a_goodbye_is_received_though_nobody_reads_the_output() {
+    let (stream, mut server) = pair();
+    let (mut chat, person) = chat(Duration::ZERO);
+    let begun = Instant::now();
+    let answers = async {
+        // As much as stops the client from reading on.
+        for _ in 0..200 {
+            server.send(Message::text("x".repeat(1000))).await.unwrap();
+        }
+        let line = Event::Line("last".to_owned());
+        person.input.send(line).await.unwrap();
+        person.input.send(Event::End).await.unwrap();
+        while server.next().await.is_some() {}
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        ended = Connection::new(opened(stream), &mut chat).talk() => {
+            assert_eq!(ended, ConnectionEnd::InputSent);
+        }
+        () = answers => unreachable!(),
+    }
+    // At once, and not only when a ping asks whether the server is there.
+    assert!(begun.elapsed() < chat.limits.quiet);
+}
+
+/// When everything was taken, no server is waited for any longer than it was to be listened to.
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_is_over_needs_no_server() {
+    let wait = Duration::from_mins(1);
+    let (mut chat, person) = chat(wait);
+    assert_eq!(chat.handle(Event::End), ControlFlow::Continue(()));
+    let begun = Instant::now();
+    let over = chat.meanwhile(std::future::pending::<()>()).await;
+    assert_eq!((over, begun.elapsed()), (Err(ChatEnd::InputSent), wait));
+    chat.outbox.push("not taken".to_owned());
+    assert_eq!(chat.meanwhile(sleep(wait)).await, Ok(()));
+    drop(person);
 }
 
 /// What others say says nothing about us.

@@ -35,9 +35,9 @@ fn refused(url: &str) -> String {
     format!("cannot connect to {url}: {REFUSED}")
 }
 
-/// One attempt that failed, told in one line: why, and when the next one is.
+/// One attempt that failed, told in one line: why, and when the next one is, in so many seconds.
 #[track_caller]
-fn tries_again(line: &str, why: &str) {
+fn tries_again(line: &str, why: &str) -> f32 {
     let seconds = line
         .strip_prefix(&format!("client: {why}; trying again in "))
         .and_then(|rest| rest.strip_suffix(" s"))
@@ -46,6 +46,7 @@ fn tries_again(line: &str, why: &str) {
     let digits = whole.bytes().chain(tenths.bytes());
     assert!(digits.map(char::from).all(|digit| digit.is_ascii_digit()));
     assert_eq!(tenths.len(), 1, "{line}");
+    seconds.parse().unwrap()
 }
 
 /// Waits for a connection to a server that knows nothing of sessions, but answers the ping that asks
@@ -448,6 +449,28 @@ fn the_bound_of_what_is_kept_is_said() {
     }
     window.press("and after\r");
     assert_eq!(server.text_with_pongs(), "and after");
+    window.press("\x03");
+    assert_eq!(window.exit(), 1);
+    window.shows_row("client: 1 line was not sent");
+}
+
+/// Whoever accepts connections and says nothing is no server to be asked again at once.
+#[test]
+fn a_server_that_only_hangs_up_is_waited_for_longer_each_time() {
+    let listener = RawServer::listen();
+    let mut ann = start(&listener.url());
+    let mut hangs_up = || {
+        drop(listener.accept());
+        assert_eq!(ann.err_line(), connected(&listener.url()));
+        tries_again(&ann.err_line(), LOST)
+    };
+    // At most a second, then one at least.
+    assert!(hangs_up() <= 1.0);
+    assert!(hangs_up() >= 1.0);
+    // One that has said something is asked again soon.
+    drop(plain(&listener));
+    assert_eq!(ann.err_line(), connected(&listener.url()));
+    assert!(tries_again(&ann.err_line(), LOST) <= 1.0);
 }
 
 #[test]

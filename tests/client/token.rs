@@ -143,6 +143,48 @@ fn it_is_sent_as_rfc_6750_has_it_and_only_if_there_is_one() {
     }
 }
 
+/// Whoever renews the tokens of both ends need not start the client anew.
+#[test]
+fn a_client_that_is_refused_looks_whether_it_has_another_token_now() {
+    let server = RawServer::listen();
+    let file = Secret::with("old");
+    let args = [
+        &server.url(),
+        "--token-file",
+        file.name(),
+        "--reconnect",
+        "--wait",
+        "60",
+    ];
+    let mut client = Program::spawn(Program::command("client").args(args));
+    let asked_with = |token: &str| {
+        let mut raw = server.tcp();
+        let request = raw.head();
+        let bearer = format!("authorization: Bearer {token}");
+        assert!(request.lines().any(|line| line == bearer), "{request}");
+        (raw, request)
+    };
+    let refuses =
+        |mut raw: Raw| raw.send(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n");
+    let (raw, _) = asked_with("old");
+    file.write("new");
+    refuses(raw);
+    let (mut raw, request) = asked_with("new");
+    raw.send(&agreement(&request));
+    drop(raw);
+    refuses(asked_with("new").0);
+    assert_eq!(client.exit(), 1);
+    let said = client.err_rest();
+    assert!(
+        said[0].contains("; there is another token now; trying again in "),
+        "{said:?}"
+    );
+    assert!(
+        said.last().unwrap().ends_with(", see client --token-file"),
+        "{said:?}"
+    );
+}
+
 /// The name of a host is looked up only after this was said, so none has to be there.
 #[test]
 fn a_token_that_others_could_read_on_its_way_is_warned_of_once() {

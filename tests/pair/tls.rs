@@ -5,7 +5,7 @@ use std::io::Read;
 
 use crate::support::raw::RawServer;
 use crate::support::tls::{Authority, Kind};
-use crate::support::{Program, Server};
+use crate::support::{Port, Program, Server};
 
 /// A server with a certificate of this kind.
 fn served(authority: &Authority, kind: Kind) -> Server {
@@ -45,6 +45,34 @@ fn a_line_goes_through_tls() {
     assert!(said.last().unwrap().contains(why), "{said:?}");
     assert_eq!(server.program.exit(), 0);
     assert_eq!(server.program.err_rest(), [""; 0]);
+}
+
+/// It may be renewed, or it is that of a network in between, which wants to be paid first.
+#[test]
+fn a_certificate_that_is_wrong_where_there_was_a_chat_is_waited_for() {
+    let authority = Authority::new();
+    let port = Port::hold();
+    let serve = |kind| {
+        authority.issue(kind);
+        let listen = format!("127.0.0.1:{}", port.number);
+        let mut command = Program::command("server");
+        command.args(["--listen", &listen]).args(authority.flags());
+        Server::spawn(&mut command)
+    };
+    let url = format!("wss://localhost:{}", port.number);
+    let mut server = serve(Kind::Good);
+    let args = [&url, "--ca", &authority.ca(), "--reconnect"];
+    let mut ann = Program::start("client", &args);
+    ann.is_connected();
+    server.stop();
+    server = serve(Kind::Expired);
+    let why = "its certificate has expired (is the clock of this machine right?); trying again in ";
+    while !ann.err_line().contains(why) {}
+    server.stop();
+    server = serve(Kind::Good);
+    while !ann.err_line().contains("connected to ") {}
+    server.joined();
+    server.stop();
 }
 
 /// Starts a client, and waits until it has failed: the last line that it says.
