@@ -136,18 +136,19 @@ impl Log {
     }
 
     /// Waits until standard output has taken what was said, or the deadline has passed: then standard
-    /// error is told how many lines those were, for which it gets a moment more.
+    /// error is told how many lines those were, for which it gets half of that time.
     pub fn close(&self, deadline: Duration) {
         let waiting = &self.out.waiting;
         let mut lines = 0;
-        if !self.out.flush(deadline) {
+        // If this program was stopped for so long, the other thread has not had its time yet.
+        if !self.out.flush(deadline) && !self.out.flush(deadline / 8) {
             lines = waiting.lines.load(Relaxed);
         }
         lines += waiting.dropped.swap(0, Relaxed);
         if lines > 0 {
             self.warn(format_args!("{lines} log lines dropped at the end"));
         }
-        self.err.flush(deadline / 8);
+        self.err.flush(deadline / 2);
     }
 }
 

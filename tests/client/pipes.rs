@@ -128,10 +128,12 @@ fn who_leaves_a_pipe_that_still_brings_lines_has_lost_nothing() {
     let (mut bob, _) = server.join();
     let (mut ann, a) = server.join();
     let mut input = ann.input.take().unwrap();
-    // To the end of the client, and of its pipe.
-    let writing = thread::spawn(move || while writeln!(input, "on and on").is_ok() {});
+    // To the end of the client, and of its pipe. Few lines are under way, since they are long.
+    let line = "on and on ".repeat(100);
+    let typed = line.clone();
+    let writing = thread::spawn(move || while writeln!(input, "{typed}").is_ok() {});
     for _ in 0..1000 {
-        assert_eq!(bob.line(), format!("{a}: on and on"));
+        assert_eq!(bob.line(), format!("{a}: {line}"));
     }
     ann.signal("INT");
     assert_eq!((ann.exit(), ann.err_rest()), (0, vec![LEFT.into()]));
@@ -143,7 +145,8 @@ fn who_leaves_a_pipe_that_still_brings_lines_has_lost_nothing() {
 fn a_reader_that_goes_leaves_a_pipe_that_still_brings_lines() {
     let server = Server::start();
     let script = format!(
-        "yes | \"$CLIENT\" {} | head -3; echo \"code ${{PIPESTATUS[1]}}\"",
+        "yes {} | \"$CLIENT\" {} | head -3; echo \"code ${{PIPESTATUS[1]}}\"",
+        "y".repeat(1000),
         server.url()
     );
     let mut shell = in_a_shell(&script);

@@ -31,7 +31,7 @@ impl Way {
     fn losing(what: &'static str, times: usize, nats: &Nats) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (left, behind) = (Arc::new(AtomicUsize::new(times)), nats.port);
+        let (left, behind) = (Arc::new(AtomicUsize::new(times)), nats.port.number);
         let count = left.clone();
         thread::spawn(move || {
             for server in listener.incoming() {

@@ -104,7 +104,7 @@ impl Cluster {
         let until = Instant::now() + PATIENCE;
         loop {
             for node in &self.nodes {
-                let answer = ask(node.port, subject, question);
+                let answer = ask(node.port.number, subject, question);
                 if let Some(answer) = answer.filter(|answer| is_right(answer)) {
                     return answer;
                 }

@@ -104,7 +104,7 @@ fn who_may_not_use_it_is_told_what_is_missing() {
         "it does not let this server in (see --nats-creds)",
     );
     server.stop_in_silence();
-    let with_secret = format!("nats://ana:secret@127.0.0.1:{}", nats.port);
+    let with_secret = format!("nats://ana:secret@127.0.0.1:{}", nats.port.number);
     let mut server = Server::with(&["--nats", &with_secret]);
     may_not(&mut server, &nats.url(), "$JS.API.STREAM.INFO.chat");
     server.stop_in_silence();
@@ -119,7 +119,7 @@ fn who_may_not_speak_is_told_what_is_missing() {
     ) else {
         return;
     };
-    let url = format!("nats://ana:secret@127.0.0.1:{}", nats.port);
+    let url = format!("nats://ana:secret@127.0.0.1:{}", nats.port.number);
     let mut server = Server::with(&["--nats", &url]);
     let mut ana = Raw::enter(server.port, "/");
     ana.say("hello?");
@@ -151,7 +151,7 @@ fn rights_that_are_given_back_are_used_again() {
         let Some(nats) = Nats::with(&configuration("")) else {
             return;
         };
-        let url = format!("nats://ana:secret@127.0.0.1:{}", nats.port);
+        let url = format!("nats://ana:secret@127.0.0.1:{}", nats.port.number);
         let mut server = Server::with(&["--nats", &url]);
         let mut ana = Raw::enter(server.port, "/");
         ana.say("before");

@@ -34,7 +34,7 @@ use std::time::Instant;
 
 use async_nats::jetstream;
 use support::session::{Client, is_taken};
-use support::{PATIENCE, Program, Server, signal};
+use support::{PATIENCE, Port, Program, Server, signal};
 use tokio::runtime::Builder;
 
 /// The session of Ana, and that of Bob.
@@ -45,7 +45,8 @@ const BOB: &str = "the-session-of-bob-000";
 struct Nats {
     folder: PathBuf,
     running: Option<Child>,
-    port: u16,
+    /// Nobody else is given it while NATS is down.
+    port: Port,
 }
 
 impl Nats {
@@ -77,7 +78,7 @@ impl Nats {
         let mut nats = Self {
             folder,
             running: None,
-            port: 0,
+            port: Port::hold(),
         };
         nats.configure(configuration);
         nats.run();
@@ -106,12 +107,9 @@ impl Nats {
         }
     }
 
-    /// Starts it, on the port that it had before if it had one, and waits until it listens.
+    /// Starts it, and waits until it listens.
     fn run(&mut self) {
-        let port = match self.port {
-            0 => "-1".to_owned(),
-            port => port.to_string(),
-        };
+        let port = self.port.number.to_string();
         let mut command = Command::new("nats-server");
         command.args(["-a", "127.0.0.1", "-p", &port, "-c"]);
         command.arg(self.folder.join("nats.conf"));
@@ -123,13 +121,10 @@ impl Nats {
             .join(format!("nats-server_{}.ports", child.id()));
         self.running = Some(child);
         let until = Instant::now() + PATIENCE;
-        self.port = loop {
+        while !ports.exists() {
             assert!(Instant::now() < until, "nats-server does not start");
-            if let Some(port) = port_in(&ports) {
-                break port;
-            }
             thread::yield_now();
-        };
+        }
     }
 
     /// Ends it as a crash does.
@@ -169,7 +164,7 @@ impl Nats {
     }
 
     fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("nats://127.0.0.1:{}", self.port.number)
     }
 
     /// A server that uses it, not started yet.
@@ -218,11 +213,4 @@ fn copy(from: &Path, to: &Path) {
     let _ = fs::remove_dir_all(to);
     let copied = Command::new("cp").arg("-a").args([from, to]).status();
     assert!(copied.unwrap().success());
-}
-
-/// The port of the first URL in a file of ports, when it is written.
-fn port_in(file: &Path) -> Option<u16> {
-    let text = fs::read_to_string(file).ok()?;
-    let (_, behind) = text.split_once("://127.0.0.1:")?;
-    behind.split('"').next()?.parse().ok()
 }

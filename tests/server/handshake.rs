@@ -463,8 +463,9 @@ fn many_refusals_are_few_lines_and_all_are_counted() {
     counted.store(true, Ordering::Relaxed);
     let sent: u64 = 100 + more.join().unwrap();
     assert!(lines < 100, "{lines}");
+    // How many were refused within the first second depends on the machine.
     assert!(
-        (50..=sent).contains(&(untold + lines)),
+        (lines + 1..=sent).contains(&(untold + lines)),
         "{lines} lines, {untold} untold, {sent} sent"
     );
     Others::join(port).talk();

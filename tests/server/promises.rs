@@ -53,7 +53,7 @@ fn received(mut server: Server) -> Vec<String> {
 fn a_crowd_with_long_lines_waits_for_those_who_read() {
     const EACH: usize = 4;
     const CROWD: usize = 320;
-    const PIECE: usize = 16 * 1024;
+    const PIECE: usize = 64 * 1024;
     let server = Server::start();
     let port = server.port;
     let (mut quick, mut slow) = (Ear::join(port), Ear::join(port));

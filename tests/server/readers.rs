@@ -141,7 +141,8 @@ fn talk(mut client: Program, own: &str, names: &[String], lines: usize) -> Progr
     let mut input = client.input.take().unwrap();
     let speaker = thread::spawn(move || {
         for n in 0..lines {
-            writeln!(input, "{n}").unwrap();
+            // Long enough that also on a slow machine each client takes as much as it has to.
+            writeln!(input, "{n:0100}").unwrap();
         }
         input
     });

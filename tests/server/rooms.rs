@@ -1,5 +1,6 @@
 //! Rooms and names over real sockets: every refusal, who hears whom, and what is left behind.
 
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
@@ -189,15 +190,20 @@ fn nothing_of_a_room_is_felt_in_another() {
     let mut waiting = Raw::enter(port, "/full");
     waiting.stream.set_nonblocking(true).unwrap();
     let long = format!("/full {}", "x".repeat(16_000));
+    let (is_in, ear_is_in) = channel();
     let flooding = thread::spawn(move || {
         let mut speaker = Raw::enter(port, "/flood");
         for n in 0..LINES {
+            if n == LINES / 2 {
+                ear_is_in.recv().unwrap();
+            }
             speaker.say(&format!("/flood {n}"));
         }
         speaker
     });
     let frame = crate::support::raw::frame(0x81, long.as_bytes());
     let mut flood = Ear::of(Raw::enter(port, "/flood"));
+    is_in.send(()).unwrap();
     let mut ear = Ear::of(Raw::enter(port, "/quiet"));
     let mut speaker = Raw::enter(port, "/quiet");
     for n in 0..LINES {
