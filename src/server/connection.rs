@@ -81,6 +81,7 @@ where
                 rate: Rate::new(limits),
                 stopping: outside.stopping,
                 stopped: false,
+                waited: false,
             };
             tokio::select! {
                 biased;
@@ -217,6 +218,8 @@ struct Reader<'a, R, S> {
     stopping: Pin<&'a mut S>,
     /// `stopping` has come.
     stopped: bool,
+    /// The room was waited for.
+    waited: bool,
 }
 
 impl<'a, R, S> Reader<'a, R, S>
@@ -256,16 +259,18 @@ where
 
     /// Takes a message and those that are there already, and says their lines in the room. It stops
     /// after a number of bytes, so that a client which floods the server does not keep the others
-    /// waiting.
+    /// waiting; and when the room was waited for, since more may have come meanwhile each time, and what
+    /// was said before is to be confirmed.
     async fn take_all(&mut self, first: Option<Result<Message, Error>>) -> Result<(), Ended> {
         let mut lines = Lines::of(self.identity);
         let (mut message, mut bytes) = (first, 0);
+        self.waited = false;
         let taken = loop {
             if let Some(Ok(message)) = &message {
                 bytes += self.limits.cost + message.as_payload().len();
             }
             let taken = self.take(message, &mut lines).await;
-            if taken.is_err() || bytes >= self.limits.turn {
+            if taken.is_err() || bytes >= self.limits.turn || self.waited {
                 break taken;
             }
             match self.codec.next().now_or_never() {
@@ -349,6 +354,7 @@ where
         if !said.map_err(|Closed| Ended::Stopped)? {
             // Boxed, since it is rare, and an idle connection should not keep room for it.
             Box::pin(self.wait_for(self.speaker.begin_to_say(&lines))).await?;
+            self.waited = true;
         }
         self.unlogged.push(lines.log, lines.count);
         if let Some(settled) = self.speaker.settled().now_or_never() {
@@ -366,6 +372,7 @@ where
         if self.unlogged.bytes > 0 {
             Box::pin(self.wait_for(self.speaker.settled())).await?;
             self.unlogged.write();
+            self.waited = true;
         }
         Ok(())
     }

@@ -10,6 +10,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod confirmed;
 mod faults;
 mod interleavings;
 mod killed;
