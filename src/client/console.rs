@@ -26,8 +26,8 @@ pub struct Console {
     stop: Stop,
     /// Somebody wants to leave, or the output cannot be written any more.
     leaving: bool,
-    /// Bytes of notes that may wait.
-    most_notes: usize,
+    /// The chat is over.
+    ending: bool,
     limits: Limits,
 }
 
@@ -74,7 +74,7 @@ impl Console {
             format,
             stop,
             leaving: false,
-            most_notes: limits.gather,
+            ending: false,
             limits: limits.clone(),
         }
     }
@@ -108,18 +108,29 @@ impl Console {
     /// later notes are thrown away.
     pub fn note(&mut self, line: &str) {
         let line = format!("client: {line}");
+        let takes_notes = self.takes_notes();
         match &mut self.ends {
-            Ends::Terminal(terminal) if io::stderr().is_terminal() => terminal.print(&line),
-            _ if self.notes.waiting() < self.most_notes => self.notes.push(&line),
+            // What a job in the background has to say at its end is said as by others.
+            Ends::Terminal(terminal)
+                if io::stderr().is_terminal() && !(self.ending && terminal.is_in_background()) =>
+            {
+                terminal.print(&line);
+            }
+            _ if takes_notes => self.notes.push(&line),
             _ => {}
         }
+    }
+
+    /// Whether another note is not too much for standard error. At the end they are few.
+    fn takes_notes(&self) -> bool {
+        self.ending || self.notes.waiting() < self.limits.gather
     }
 
     /// Waits for the next event, and writes what was shown. Lines are taken from a pipe only if
     /// `may_take_input`. May be cancelled.
     pub async fn next(&mut self, may_take_input: bool) -> Event {
         // A line that cannot be sent causes a note, so no line is taken while too many notes wait.
-        let may_take_input = may_take_input && self.notes.waiting() < self.most_notes;
+        let may_take_input = may_take_input && self.takes_notes();
         let event = tokio::select! {
             // When a window is closed, its signal comes together with its end, and is to come first:
             // a signal after that would be a second wish to leave.
@@ -144,10 +155,9 @@ impl Console {
 
     /// The next event of a pipe's input, if it can be taken without waiting and `may_take_input`.
     pub fn try_next(&mut self, may_take_input: bool) -> Option<Event> {
+        let may_take_input = may_take_input && self.takes_notes();
         match &mut self.ends {
-            Ends::Pipe(input, _) if may_take_input && self.notes.waiting() < self.most_notes => {
-                input.try_recv().ok()
-            }
+            Ends::Pipe(input, _) if may_take_input => input.try_recv().ok(),
             _ => None,
         }
     }
@@ -155,7 +165,7 @@ impl Console {
     /// The chat is over. What is noted and taken now are the last lines, and few, so none of them is
     /// thrown away.
     pub fn begin_to_end(&mut self) {
-        self.most_notes = usize::MAX;
+        self.ending = true;
     }
 
     /// Waits until everything that was shown is written. The reader may have stopped; then a wish to

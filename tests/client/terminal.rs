@@ -560,6 +560,7 @@ fn a_client_in_the_background_ends_when_it_is_asked_to() {
         });
         window.press("kill %1\n");
         assert_eq!(server.line(), format!("Client {name} disconnected"));
+        window.until("client: left the chat");
         window.press("wait %1; echo \"code $?\"\n");
         window.shows_row("code 0");
         assert_eq!(window.modes(), modes);

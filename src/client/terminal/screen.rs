@@ -29,7 +29,7 @@ use tokio::{
     net::unix::pipe,
     select,
     signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
@@ -235,6 +235,8 @@ pub struct Terminal {
     settled: Option<Instant>,
     /// Ctrl+Z stopped the process, so that the next SIGCONT is no news.
     stopped: bool,
+    /// When it was last looked whether the terminal is ours.
+    looked: Instant,
     /// The terminal cannot be read or written any more.
     gone: bool,
 }
@@ -278,6 +280,7 @@ impl Terminal {
             stale: true,
             settled: None,
             stopped: false,
+            looked: Instant::now(),
             gone: false,
         };
         terminal.draw()?;
@@ -322,7 +325,7 @@ impl Terminal {
                 // however late it is looked at.
                 biased;
                 Some(()) = self.continued.recv() => self.resume()?,
-                () = sleep(BACKGROUND), if !raw => self.resume()?,
+                () = sleep_until(self.looked + BACKGROUND), if !raw => self.resume()?,
                 read = read(&self.keyboard, &mut self.unread), if raw => {
                     if read? == 0 {
                         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -358,6 +361,12 @@ impl Terminal {
             self.queued.push(line.to_owned());
             self.stale = true;
         }
+    }
+
+    /// Whether it is another job's, so that nothing is shown.
+    #[must_use]
+    pub fn is_in_background(&self) -> bool {
+        open_terminal().as_ref().is_some_and(|open| !open.raw)
     }
 
     /// Bytes of the lines that the screen has not been given yet.
@@ -467,6 +476,7 @@ impl Terminal {
     }
 
     fn enter(&mut self) -> io::Result<()> {
+        self.looked = Instant::now();
         if let Some(open) = open_terminal().as_mut() {
             open.enter()?;
         }
