@@ -353,8 +353,7 @@ where
         let said = self.speaker.say_now(&lines);
         if !said.map_err(|Closed| Ended::Stopped)? {
             // Boxed, since it is rare, and an idle connection should not keep room for it.
-            Box::pin(self.wait_for(self.speaker.begin_to_say(&lines))).await?;
-            self.waited = true;
+            self.waited |= Box::pin(self.wait_for(self.speaker.begin_to_say(&lines))).await?;
         }
         self.unlogged.push(lines.log, lines.count);
         if let Some(settled) = self.speaker.settled().now_or_never() {
@@ -370,19 +369,24 @@ where
     /// Waits until what was said is in the log of the room.
     async fn settle(&mut self) -> Result<(), Ended> {
         if self.unlogged.bytes > 0 {
-            Box::pin(self.wait_for(self.speaker.settled())).await?;
+            self.waited |= Box::pin(self.wait_for(self.speaker.settled())).await?;
             self.unlogged.write();
-            self.waited = true;
         }
         Ok(())
     }
 
-    /// Waits for the room.
-    async fn wait_for(&self, room: impl Future<Output = Result<(), Closed>>) -> Result<(), Ended> {
+    /// Waits for the room, and returns whether that was necessary.
+    async fn wait_for(
+        &self,
+        room: impl Future<Output = Result<(), Closed>>,
+    ) -> Result<bool, Ended> {
         let mut room = pin!(room);
+        if let Some(said) = room.as_mut().now_or_never() {
+            return said.map(|()| false).map_err(|Closed| Ended::Stopped);
+        }
         loop {
             match timeout(self.limits.quiet / 2, &mut room).await {
-                Ok(said) => return said.map_err(|Closed| Ended::Stopped),
+                Ok(said) => return said.map(|()| true).map_err(|Closed| Ended::Stopped),
                 // It is not the client that is silent: nobody reads what it sends now.
                 Err(_) => lock(self.keepalive).excuse(),
             }
