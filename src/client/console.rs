@@ -204,7 +204,11 @@ impl Ends {
 
     async fn finish(&mut self) -> io::Result<()> {
         match self {
-            Self::Terminal(terminal) => terminal.finish().await,
+            // Whoever closes a window has read enough, as behind a pipe.
+            Self::Terminal(terminal) => {
+                let finished = terminal.finish().await;
+                finished.map_err(|_| io::ErrorKind::BrokenPipe.into())
+            }
             Self::Pipe(_, output) => output.finish().await,
         }
     }

@@ -456,7 +456,8 @@ fn a_terminal_that_vanishes_is_the_end() {
     assert_eq!(server.line(), format!("Client {name} disconnected"));
     let (end, ended) = channel();
     thread::spawn(move || end.send(child.wait().unwrap()));
-    ended.recv_timeout(PATIENCE).unwrap();
+    let status = ended.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(status.exit_code(), 0);
 }
 
 /// A window that hangs, or one that was told to stop (Ctrl+S): what it does not read keeps nobody
@@ -580,6 +581,10 @@ fn a_client_in_the_background_leaves_the_terminal_alone() {
     window.press(&format!("clear; {client} &\n"));
     let name = server.joined();
     for round in ["one", "two"] {
+        // More than waits for a screen that stands still.
+        for _ in 0..300 {
+            bob.type_line(&"x".repeat(1000));
+        }
         bob.type_line(round);
         window.press("echo \"not for the chat\"\n");
         window.shows_row("not for the chat");

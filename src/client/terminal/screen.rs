@@ -111,6 +111,13 @@ impl Open {
         termios::tcgetpgrp(&*self.screen).map_or(true, |group| group == getpgrp())
     }
 
+    /// Whether it is still in raw mode, and nobody else's: whoever was stopped from
+    /// outside may go on in the background.
+    fn is_ours(&mut self) -> bool {
+        self.raw = self.raw && self.is_foreground();
+        self.raw
+    }
+
     /// Keys come at once, unechoed, and none is a signal. Output stays as it
     /// was: what others print (a panic's message, say) keeps its line ends.
     /// In the background nothing happens.
@@ -226,6 +233,8 @@ pub struct Terminal {
     prompt: String,
     queued: Vec<String>,
     queued_bytes: usize,
+    /// What has come in the background.
+    unseen: Shown,
     shown: Shown,
     /// Columns and rows at the last drawing; `None` if that is to be done from scratch.
     size: Option<(usize, usize)>,
@@ -274,6 +283,7 @@ impl Terminal {
             prompt: prompt.to_owned(),
             queued: Vec::new(),
             queued_bytes: 0,
+            unseen: Shown::default(),
             shown: Shown::default(),
             size: Some(size(&screen)),
             screen,
@@ -300,7 +310,6 @@ impl Terminal {
         }
         self.wait().await.unwrap_or_else(|_| {
             self.gone = true;
-            // Whoever closes a window has read enough, as behind a pipe.
             Event::OutputEnded(io::ErrorKind::BrokenPipe.into())
         })
     }
@@ -366,7 +375,7 @@ impl Terminal {
     /// Whether it is another job's, so that nothing is shown.
     #[must_use]
     pub fn is_in_background(&self) -> bool {
-        open_terminal().as_ref().is_some_and(|open| !open.raw)
+        open_terminal().as_mut().is_some_and(|open| !open.is_ours())
     }
 
     /// Bytes of the lines that the screen has not been given yet.
@@ -508,9 +517,15 @@ impl Terminal {
 
     fn draw(&mut self) -> io::Result<()> {
         let mut open = open_terminal();
-        let Some(open) = open.as_mut().filter(|open| open.raw) else {
+        let Some(open) = open.as_mut() else {
             return Ok(());
         };
+        if !open.is_ours() {
+            // The last of it is shown when the terminal is ours again.
+            self.queued.drain(..).for_each(|line| self.unseen.add(line));
+            self.queued_bytes = 0;
+            return Ok(());
+        }
         open.flush()?;
         // One drawing after the other: `next` comes back when the screen has taken this one.
         if !open.unwritten.is_empty() {
@@ -531,7 +546,8 @@ impl Terminal {
             self.shown
                 .paint(&mut out, columns, rows.saturating_sub(input.rows.len()));
         }
-        for line in self.queued.drain(..) {
+        let unseen = mem::take(&mut self.unseen);
+        for line in unseen.lines.into_iter().chain(self.queued.drain(..)) {
             out.push_str(&line);
             out.push_str(end_of(&line));
             self.shown.add(line);
