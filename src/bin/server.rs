@@ -56,22 +56,6 @@ fn run(flags: Flags) -> Result<(), String> {
     ended
 }
 
-async fn open(
-    flags: &Flags,
-    service: &mut Service,
-    limits: &mut Limits,
-) -> Result<(Listener, Log, Entrance), String> {
-    let listener = match service.socket.take() {
-        Some(socket) => Listener::inherit(socket, limits)?,
-        None => Listener::bind(&flags.listen, limits).await?,
-    };
-    let log = Log::open(limits).map_err(|error| cannot_start(&error))?;
-    log.report_panics();
-    fit_to_descriptors(limits, &log);
-    let entrance = Entrance::open(flags, limits, &log).await?;
-    Ok((listener, log, entrance))
-}
-
 /// What the task of every connection needs.
 struct Shared {
     entrance: Entrance,
@@ -82,11 +66,21 @@ struct Shared {
 async fn serve(flags: Flags, mut service: Service) -> Result<(), String> {
     let mut limits = flags.limits();
     let mut stop = Stop::listen().map_err(|error| cannot_start(&error))?;
-    let (mut listener, log, entrance) = tokio::select! {
-        opened = open(&flags, &mut service, &mut limits) => opened?,
+    let listening = async {
+        match service.socket.take() {
+            Some(socket) => Listener::inherit(socket, &limits),
+            None => Listener::bind(&flags.listen, &limits).await,
+        }
+    };
+    let mut listener = tokio::select! {
+        listener = listening => listener?,
         // A name that is looked up can take long.
         () = stop.asked() => return Ok(()),
     };
+    let log = Log::open(&limits).map_err(|error| cannot_start(&error))?;
+    log.report_panics();
+    fit_to_descriptors(&mut limits, &log);
+    let entrance = Entrance::open(&flags, &limits, &log).await?;
     let address = listener.address();
     log.print(format_args!("listening on port {}", address.port()));
     service.ready(&log);

@@ -354,7 +354,7 @@ impl Limits {
         log_pause: Duration::from_millis(5),
         log_retry: Duration::from_secs(1),
         log_seldom: Duration::from_secs(10),
-        log_end: Duration::from_millis(400),
+        log_end: Duration::from_millis(300),
         warnings: 5,
         lines: None,
         burst: Duration::from_secs(10),
