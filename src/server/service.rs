@@ -108,8 +108,9 @@ impl Manager {
 
     fn tell(&self, state: &str) -> io::Result<()> {
         let address = address(&self.shown)?;
-        let told = self.socket.send_to_addr(state.as_bytes(), &address);
-        told.map(drop)
+        self.socket
+            .send_to_addr(state.as_bytes(), &address)
+            .map(drop)
     }
 }
 

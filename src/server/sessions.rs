@@ -248,17 +248,11 @@ impl Author {
         self.speaker() == connection && self.hushed.load(Relaxed) == 0
     }
 
-    /// Whether this connection speaks for it, but may not now.
-    #[must_use]
-    pub fn is_hushed(&self, connection: u64) -> bool {
-        self.speaker() == connection && self.hushed.load(Relaxed) > 0
-    }
-
-    /// Waits until that is over.
+    /// Waits until this connection may speak for it, or another one does.
     pub async fn unhushed(&self, connection: u64) {
         loop {
             let changed = self.changed.notified();
-            if !self.is_hushed(connection) {
+            if self.speaker() != connection || self.has_voice(connection) {
                 return;
             }
             changed.await;

@@ -10,7 +10,6 @@ use crate::support::raw::{FIN, PING, PONG, RawServer, TEXT, bare_frame};
 use crate::support::window::{self, Window, wrap};
 use crate::support::{PATIENCE, Port, Program, Server};
 use portable_pty::CommandBuilder;
-use rustix::fs::{Mode, OFlags};
 use rustix::termios::Action;
 
 /// A server, a client in a window, and another one that talks to it.
@@ -472,10 +471,7 @@ fn a_signal_ends_a_client_whose_terminal_stands_still() {
         let mut child = pair.slave.spawn_command(command).unwrap();
         let mut server = listener.accept();
         if flow {
-            let name = pair.master.tty_name().unwrap();
-            let flags = OFlags::RDWR | OFlags::NOCTTY;
-            let terminal = rustix::fs::open(name, flags, Mode::empty()).unwrap();
-            rustix::termios::tcflow(terminal, Action::OOff).unwrap();
+            window::flow(&*pair.master, Action::OOff);
         }
         // More than the client keeps for its screen, so that it reads no more of what comes.
         let line = "x".repeat(1000);
@@ -557,9 +553,7 @@ fn a_client_in_the_background_ends_when_it_is_asked_to() {
             window.is_connected();
             window.press(in_background);
         }
-        window.wait("shell again", |window| {
-            window.screen().0.last().is_some_and(|row| row == "shell$")
-        });
+        window.shows_last("shell$");
         window.press("kill %1\n");
         assert_eq!(server.line(), format!("Client {name} disconnected"));
         window.until("client: left the chat");
@@ -596,9 +590,7 @@ fn a_client_in_the_background_leaves_the_terminal_alone() {
         window.press("mine\r");
         assert_eq!(bob.line(), format!("{name}: mine"));
         window.press("\x1a");
-        window.wait("shell again", |window| {
-            window.screen().0.last().is_some_and(|row| row == "shell$")
-        });
+        window.shows_last("shell$");
         window.press("bg\nclear\n");
         window.shows(&["shell$"], (0, 7));
     }
@@ -606,9 +598,7 @@ fn a_client_in_the_background_leaves_the_terminal_alone() {
     window.shows_row(">");
     window.press("\x03");
     window.shows_row("client: left the chat");
-    window.wait("shell again", |window| {
-        window.screen().0.last().is_some_and(|row| row == "shell$")
-    });
+    window.shows_last("shell$");
     assert_eq!(window.modes(), modes);
     window.press("exit\n");
     assert_eq!(window.exit(), 0);
@@ -627,9 +617,7 @@ fn ctrl_z_gives_the_terminal_back_and_fg_takes_it_again() {
     window.shows(&["> half a line"], (0, 13));
     for round in 0..3 {
         window.press("\x1a");
-        window.wait("shell again", |window| {
-            window.screen().0.last().is_some_and(|row| row == "shell$")
-        });
+        window.shows_last("shell$");
         let (rows, _) = window.screen();
         assert!(rows.iter().any(|row| row.contains("Stopped")), "{rows:?}");
         let half = rows.iter().any(|row| row.contains("half a line"));
@@ -639,13 +627,7 @@ fn ctrl_z_gives_the_terminal_back_and_fg_takes_it_again() {
         bob.type_line(&format!("while stopped {round}"));
         window.press("fg\n");
         window.shows_row(&format!("{b}: while stopped {round}"));
-        window.wait("line again", |window| {
-            window
-                .screen()
-                .0
-                .last()
-                .is_some_and(|row| row == "> half a line")
-        });
+        window.shows_last("> half a line");
         assert_ne!(window.modes(), modes);
         window.press("\x0c");
         window.shows(&["> half a line"], (0, 13));

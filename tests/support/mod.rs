@@ -58,6 +58,17 @@ where
     result.unwrap_or_else(|error| panic!("{what}: {error}"))
 }
 
+/// Receives in the same way again after an interruption, which comes to a socket with a deadline also
+/// without a signal that is caught (signal(7)).
+pub fn uninterrupted<T>(mut receive: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match receive() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            received => return received,
+        }
+    }
+}
+
 /// Closes the end of a pipe that is read from. Waits until nobody else has it either.
 #[track_caller]
 pub fn close(reader: PipeReader) {

@@ -18,7 +18,7 @@ use futures_util::FutureExt;
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio_websockets::ServerBuilder;
 
-use super::{PATIENCE, Program, in_time};
+use super::{PATIENCE, Program, in_time, uninterrupted};
 
 /// A request as RFC 6455 1.2 shows it.
 pub const REQUEST: &str = "GET / HTTP/1.1\r\nHost: chat\r\nUpgrade: websocket\r\n\
@@ -610,14 +610,10 @@ impl Ear {
         self.used = 0;
         let len = self.buffer.len();
         self.buffer.resize(len + piece, 0);
-        let read = loop {
-            match self.raw.stream.read(&mut self.buffer[len..]) {
-                Ok(read) => break read,
-                // Also without a signal that the test catches: signal(7), "Interruption of system calls".
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if is_end(&error) => break 0,
-                Err(error) => panic!("{error}"),
-            }
+        let read = match uninterrupted(|| self.raw.stream.read(&mut self.buffer[len..])) {
+            Ok(read) => read,
+            Err(error) if is_end(&error) => 0,
+            Err(error) => panic!("{error}"),
         };
         self.buffer.truncate(len + read);
         read

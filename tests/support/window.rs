@@ -137,10 +137,7 @@ impl Window {
 
     /// Stops the output, as Ctrl+S does, or lets it go on.
     pub fn flow(&self, action: Action) {
-        let flags = OFlags::RDWR | OFlags::NOCTTY;
-        let name = self.pty.tty_name().unwrap();
-        let terminal = rustix::fs::open(name, flags, Mode::empty()).unwrap();
-        rustix::termios::tcflow(terminal, action).unwrap();
+        flow(&*self.pty, action);
     }
 
     /// Sends a signal to the program.
@@ -232,6 +229,14 @@ impl Window {
         });
     }
 
+    /// Waits until the last row in use is this one.
+    #[track_caller]
+    pub fn shows_last(&mut self, row: &str) {
+        self.wait(row, |window| {
+            window.screen().0.last().is_some_and(|last| last == row)
+        });
+    }
+
     /// Waits until these lines, wrapped, are all that the screen shows, or as many of the last
     /// rows of them as fit. The cursor: which of the lines, and which column.
     #[track_caller]
@@ -305,6 +310,14 @@ pub fn wrap(line: &str, columns: usize) -> Vec<String> {
         rows.last_mut().unwrap().push(char);
     }
     rows.iter().map(|row| row.trim_end().to_owned()).collect()
+}
+
+/// Stops the output of a terminal, or lets it go on.
+pub fn flow(pty: &dyn MasterPty, action: Action) {
+    let flags = OFlags::RDWR | OFlags::NOCTTY;
+    let name = pty.tty_name().unwrap();
+    let terminal = rustix::fs::open(name, flags, Mode::empty()).unwrap();
+    rustix::termios::tcflow(terminal, action).unwrap();
 }
 
 fn modes(pty: &dyn MasterPty) -> String {

@@ -170,9 +170,10 @@ impl Open {
     /// colours off. What is left of a paste is thrown away, or the shell
     /// would run it. In the background the modes are the shell's already.
     fn leave(&mut self) -> io::Result<()> {
-        if !mem::take(&mut self.raw) || !self.is_foreground() {
+        if !self.is_ours() {
             return Ok(());
         }
+        self.raw = false;
         let modes = format!("{}\x1b[?2004l\x1b[?7h\x1b[?25h\x1b[m", self.erase);
         let written = self.write(&modes);
         // The runtime may not know yet that the screen takes something. What it does not take

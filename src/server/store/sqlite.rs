@@ -430,14 +430,12 @@ impl Writer {
                     continue; // There may be more.
                 }
             }
-            if waiting.is_empty() && !troubled {
-                self.forget(&tell);
-            } else {
+            if troubled || !waiting.is_empty() {
                 self.store(&mut waiting, &tell);
-                // Also while somebody always speaks.
-                if self.troubled.borrow().is_none() && Instant::now() >= self.rest_until {
-                    self.forget(&tell);
-                }
+            }
+            // Also while somebody always speaks.
+            if self.troubled.borrow().is_none() && Instant::now() >= self.rest_until {
+                self.forget(&tell);
             }
         };
         // So that nothing need be recovered at the next start. While others read, that cannot be done,
