@@ -26,13 +26,21 @@ impl Unwritten {
 
     /// Passes all that waits to `write`, or as much as is written in one call, and returns what that does.
     pub fn offer<T>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
-        // On the stack, so that nothing is kept for each connection.
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        let count = self.0.len().min(SLICES);
-        for (slice, bytes) in slices.iter_mut().zip(&self.0) {
-            *slice = IoSlice::new(bytes);
+        match &self.0[..] {
+            // One batch, and one with the reader's own lines in it: to fill the array below would cost more
+            // than all else here.
+            [one] => write(&[IoSlice::new(one)]),
+            [one, two] => write(&[IoSlice::new(one), IoSlice::new(two)]),
+            pieces => {
+                // On the stack, so that nothing is kept for each connection.
+                let mut slices = [IoSlice::new(&[]); SLICES];
+                let count = pieces.len().min(SLICES);
+                for (slice, bytes) in slices.iter_mut().zip(pieces) {
+                    *slice = IoSlice::new(bytes);
+                }
+                write(&slices[..count])
+            }
         }
-        write(&slices[..count])
     }
 
     /// Takes so many bytes off, since they were written.
