@@ -14,7 +14,8 @@ use crate::protocol::limits::{CLOSE, HEAD, MESSAGE, QUIET, longest};
 ///   16 MiB                                     program and allocator, the tokens
 /// + 4           * log                          two outputs: what waits and what is being written
 /// + rooms       * (backlog + full + 32 KiB)    what rooms keep for those who are behind
-/// + connections * (2 * message + gather + full + said + 16 KiB + tls)
+/// + (connections + refusals)
+///               * (2 * message + gather + full + said + 16 KiB + tls)
 /// + windows                                    the last lines of all rooms, and their sessions
 /// + store                                      what SQLite keeps for itself, or NATS
 /// ```
@@ -181,6 +182,8 @@ pub struct Limits {
     pub store_seldom: Duration,
     /// How long it waits for another program that has locked the database, before that is an error.
     pub store_busy: Duration,
+    /// How long a commit may take before whoever asks how the server is hears of it: a disk may never answer.
+    pub store_patience: Duration,
     /// Bytes of `FILE-wal` that are kept when they are not needed any more.
     pub store_wal: i64,
     /// Notices about the store that a room can have on their way, beside what has space in it.
@@ -372,6 +375,7 @@ impl Limits {
         store_retry: Duration::from_secs(1),
         store_seldom: Duration::from_mins(1),
         store_busy: Duration::from_secs(1),
+        store_patience: Duration::from_secs(5),
         store_wal: 4 * 1024 * 1024,
         store_notices: 8,
         store_end: Duration::from_millis(300),

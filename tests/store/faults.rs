@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use rustix::process::{Pid, Resource, Rlimit, geteuid, prlimit};
 
 use crate::support::raw::{FIN, PING, PONG, Raw, health};
-use crate::support::{Program, Server, resident};
+use crate::support::{Program, Server, in_time, resident};
 use crate::{ANA, Client, Folder, is_taken};
 
 /// The server does not start, and says why in one line about this file.
@@ -264,7 +264,7 @@ fn when_the_disk_is_full_those_who_speak_wait_and_it_goes_on() {
         // Whoever watches the server sees it, too.
         assert_eq!(
             health(port),
-            (503, "what is said cannot be stored for now".to_owned())
+            (503, "the store cannot be used for now".to_owned())
         );
         server.program.signal("USR1");
         let told = server.program.err_line();
@@ -412,4 +412,35 @@ fn a_server_that_cannot_store_stops_all_the_same() {
     bob.say("again");
     is_taken(&mut bob);
     assert_eq!(folder.lines("").len(), 2);
+}
+
+/// Everybody who comes is refused then, so whoever watches the server has to hear of it.
+#[test]
+fn a_store_that_cannot_be_read_is_no_secret() {
+    let folder = Folder::new();
+    let mut server = folder.serve();
+    let port = server.port;
+    let db = Connection::open(folder.file()).unwrap();
+    // Either a moment after somebody was answered.
+    let becomes = |status, why: &'static str| {
+        let expected = (status, why.to_owned());
+        in_time("the health", move || while health(port) != expected {});
+    };
+    for _ in 0..2 {
+        becomes(200, "ok");
+        db.execute_batch("alter table rooms rename to gone")
+            .unwrap();
+        assert_eq!(Raw::asking_for(port, "/").refusal().0, 503);
+        becomes(503, "the store cannot be used for now");
+        server.program.signal("USR1");
+        let why = format!(
+            "; trouble: cannot read lines from {}: ",
+            folder.file().display()
+        );
+        while !server.program.err_line().contains(&why) {}
+        db.execute_batch("alter table gone rename to rooms")
+            .unwrap();
+        drop(Raw::enter(port, "/?name=bob"));
+    }
+    server.stop();
 }

@@ -20,10 +20,10 @@ mod sqlite;
 use std::fmt::Arguments;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
@@ -52,6 +52,14 @@ pub struct Store {
     places: Arc<Semaphore>,
     /// Why nothing can be stored now, if that is so.
     trouble: watch::Receiver<Option<String>>,
+    /// Why nothing can be read now, if that is so.
+    unreadable: watch::Receiver<Option<String>>,
+    /// Since when a commit runs, if one does.
+    committing: Arc<Mutex<Option<Instant>>>,
+    /// How long one may run before that is trouble.
+    patience: Duration,
+    /// What the operator calls the file.
+    shown: Arc<str>,
     /// The number of the next connection that has no session. No connection of an earlier run of the
     /// server had it.
     next_author: Arc<AtomicU64>,
@@ -109,6 +117,16 @@ enum Question {
     },
 }
 
+impl Question {
+    /// Whether nobody waits for the answer any more.
+    pub fn is_closed(&self) -> bool {
+        match self {
+            Self::Known { answer, .. } => answer.is_closed(),
+            Self::Lines { answer, .. } => answer.is_closed(),
+        }
+    }
+}
+
 /// What is known of a room, and of a session in it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Known {
@@ -159,10 +177,28 @@ impl Store {
         }
     }
 
-    /// Why nothing can be stored now, if that is so.
+    /// Why nothing can be stored or read now, if that is so.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        self.trouble.borrow().clone()
+        let (writer, reader, shown) = (&self.trouble, &self.unreadable, &self.shown);
+        // A thread that is there no more.
+        if writer.has_changed().and(reader.has_changed()).is_err() {
+            return Some(format!(
+                "a fault of this server: {shown} is not used any more (start it anew)"
+            ));
+        }
+        // A panic elsewhere does not matter here: none can happen while this lock is held.
+        let begun = *self
+            .committing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if begun.is_some_and(|begun| begun.elapsed() >= self.patience) {
+            return Some(format!(
+                "cannot store lines in {shown}: the disk does not answer"
+            ));
+        }
+        let trouble = writer.borrow().clone();
+        trouble.or_else(|| reader.borrow().clone())
     }
 
     /// Waits until what it has was written, but no longer than the deadline.

@@ -84,7 +84,7 @@ impl Store {
         }
     }
 
-    /// Why nothing can be stored now, in words for the operator, if that is so.
+    /// Why nothing can be stored or read now, in words for the operator, if that is so.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         match self {
@@ -93,11 +93,11 @@ impl Store {
         }
     }
 
-    /// That nothing can be stored now, in words for strangers.
+    /// The same in words for strangers.
     #[must_use]
     pub fn trouble_in_general(&self) -> &'static str {
         match self {
-            Self::File(_) => "what is said cannot be stored for now",
+            Self::File(_) => "the store cannot be used for now",
             Self::Nats(_) => "NATS cannot be used for now",
         }
     }

@@ -38,9 +38,9 @@ use std::fs::{self, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -130,6 +130,8 @@ pub fn open(
     let (orders, ordered) = channel();
     let (questions, asked) = channel();
     let (troubled, trouble) = watch::channel(None);
+    let (cannot_read, unreadable) = watch::channel(None);
+    let committing = Arc::new(Mutex::new(None));
     let file = File { id: id.into() };
     let writer = Writer {
         db,
@@ -137,6 +139,7 @@ pub fn open(
         shown: shown.clone(),
         limits: limits.clone(),
         troubled,
+        committing: committing.clone(),
         days: terms.days,
         room: String::new(),
         rest_until: Instant::now(),
@@ -151,8 +154,9 @@ pub fn open(
     });
     let reader = Reader {
         db: readable,
-        shown,
+        shown: shown.clone(),
         limits: limits.clone(),
+        troubled: cannot_read,
         _held: held,
     };
     thread::spawn(move || reader.run(&asked, tell));
@@ -161,6 +165,10 @@ pub fn open(
         questions,
         places: Arc::new(Semaphore::new(limits.connections)),
         trouble,
+        unreadable,
+        committing,
+        patience: limits.store_patience,
+        shown: shown.into(),
         next_author: Arc::new(AtomicU64::new(starts << CONNECTIONS)),
         file,
     })
@@ -347,6 +355,8 @@ struct Writer {
     limits: Limits,
     /// Why nothing can be stored now, if that is so.
     troubled: watch::Sender<Option<String>>,
+    /// Since when a commit runs, for those who ask how the store is: a disk may never answer.
+    committing: Arc<Mutex<Option<Instant>>>,
     days: Option<u32>,
     /// From which room on old lines are looked for next, and when.
     room: String,
@@ -461,7 +471,16 @@ impl Writer {
         waiting.sessions.retain(|touch| !touch.done.is_closed());
         let commit = |()| Ok(commit(&mut self.db, waiting, &self.file)?);
         let begun = Instant::now();
+        let committing = |begun| {
+            // A panic elsewhere does not matter here: none can happen while this lock is held.
+            *self
+                .committing
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = begun;
+        };
+        committing(Some(begun));
         let (stored, shown) = (self.held.check().and_then(commit), &self.shown);
+        committing(None);
         let troubled = self.troubled.borrow().is_some();
         match stored {
             Ok(()) => {
@@ -648,6 +667,8 @@ struct Reader {
     db: Connection,
     shown: String,
     limits: Limits,
+    /// Why nothing can be read now, if that is so.
+    troubled: watch::Sender<Option<String>>,
     _held: Arc<Held>,
 }
 
@@ -655,21 +676,30 @@ impl Reader {
     /// The thread. A question that cannot be answered is dropped, and so is its answer.
     fn run(self, questions: &Receiver<Question>, tell: impl Fn(Arguments<'_>)) {
         let mut told: Option<Instant> = None;
-        for question in questions {
+        // Of those that somebody still waits for.
+        for question in questions.iter().filter(|question| !question.is_closed()) {
             let seldom = self.limits.store_seldom;
-            if let Err(error) = self.answer(question)
+            let answered = self.answer(question).map_err(|error| {
+                let (shown, why) = (&self.shown, words(&error));
+                format!("cannot read lines from {shown}: {why}")
+            });
+            let trouble = answered.err();
+            if let Some(trouble) = &trouble
                 && told.is_none_or(|then| then.elapsed() >= seldom)
             {
-                let (shown, why) = (&self.shown, words(&error));
-                tell(format_args!("cannot read lines from {shown}: {why}"));
+                tell(format_args!("{trouble}"));
                 told = Some(Instant::now());
             }
+            self.troubled.send_if_modified(|now| {
+                let is_other = *now != trouble;
+                *now = trouble;
+                is_other
+            });
         }
     }
 
     fn answer(&self, question: Question) -> rusqlite::Result<()> {
         match question {
-            Question::Known { answer, .. } if answer.is_closed() => {}
             Question::Known {
                 room,
                 session,
@@ -681,7 +711,6 @@ impl Reader {
                 // An error, here and below, means that nobody waits for it any more.
                 let _ = answer.send(known);
             }
-            Question::Lines { answer, .. } if answer.is_closed() => {}
             Question::Lines {
                 room,
                 who,
