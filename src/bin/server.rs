@@ -11,18 +11,17 @@ use chat_pair::os::{Stop, cannot_start};
 use chat_pair::server::addresses::{Addresses, Counted};
 use chat_pair::server::connection::Outside;
 use chat_pair::server::ended::Ended;
-use chat_pair::server::entrance::{Entrance, Guest};
-use chat_pair::server::flags::Server as Flags;
-use chat_pair::server::handshake;
+use chat_pair::server::entrance::{Entrance, Guest, Seat};
+use chat_pair::server::flags::{LISTEN, Server as Flags};
+use chat_pair::server::handshake::{self, Refusal};
 use chat_pair::server::limits::Limits;
 use chat_pair::server::listener::{Listener, fit_to_descriptors};
 use chat_pair::server::log::Log;
-use chat_pair::server::metrics;
 use chat_pair::server::refused::Refused;
 use chat_pair::server::service::Service;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -66,6 +65,7 @@ struct Shared {
 async fn serve(flags: Flags, mut service: Service) -> Result<(), String> {
     let mut limits = flags.limits();
     let mut stop = Stop::listen().map_err(|error| cannot_start(&error))?;
+    let is_passed = service.socket.is_some();
     let listening = async {
         match service.socket.take() {
             Some(socket) => Listener::inherit(socket, &limits),
@@ -79,8 +79,17 @@ async fn serve(flags: Flags, mut service: Service) -> Result<(), String> {
     };
     let log = Log::open(&limits).map_err(|error| cannot_start(&error))?;
     log.report_panics();
+    if is_passed && flags.listen != LISTEN {
+        let what = &flags.listen;
+        log.warn(format_args!(
+            "--listen {what} is for nothing: a service manager has passed a socket that listens (LISTEN_FDS)"
+        ));
+    }
     fit_to_descriptors(&mut limits, &log);
-    let entrance = Entrance::open(&flags, &limits, &log).await?;
+    let entrance = tokio::select! {
+        entrance = Entrance::open(&flags, &limits, &log) => entrance?,
+        () = stop.asked() => return Ok(()),
+    };
     let address = listener.address();
     log.print(format_args!("listening on port {}", address.port()));
     service.ready(&log);
@@ -94,6 +103,7 @@ async fn serve(flags: Flags, mut service: Service) -> Result<(), String> {
         limits,
     });
     let addresses = Addresses::new(&shared.limits);
+    let seats = Arc::new(Semaphore::new(shared.limits.connections));
     let mut connections = JoinSet::new();
     let mut refused = Refused::default();
     // Nothing is ever sent here. When `serving` is dropped, every `closing` learns of it.
@@ -102,14 +112,19 @@ async fn serve(flags: Flags, mut service: Service) -> Result<(), String> {
     let (entering, mut entered) = mpsc::channel::<()>(1);
     loop {
         while connections.try_join_next().is_some() {} // whose places are free again
-        // A few more than there are places for, since those get an answer: 503.
+        // A few more than there are seats, since those get an answer: 503.
         let most = shared.limits.connections + shared.limits.refusals;
         tokio::select! {
             (stream, address) = listener.accept(&shared.log, &shared.limits), if connections.len() < most => {
                 let Some(counted) = addresses.count(address.ip()) else { continue };
-                let full = connections.len() >= shared.limits.connections;
-                let task = connections.spawn(connection(shared.clone(), stream, address, full, counted, entering.clone(), closing.clone()));
-                if full {
+                let seat = seats.clone().try_acquire_owned();
+                let is_full = seat.is_err();
+                let seat = match seat {
+                    Ok(_) if counted.too_many => Err(handshake::CROWDED),
+                    seat => seat.map_err(|_| handshake::FULL),
+                };
+                let task = connections.spawn(connection(shared.clone(), stream, address, seat, counted, entering.clone(), closing.clone()));
+                if is_full {
                     refused.push(task);
                 }
             }
@@ -156,8 +171,8 @@ async fn connection(
     shared: Arc<Shared>,
     stream: TcpStream,
     address: SocketAddr,
-    full: bool,
-    counted: Counted,
+    seat: Result<Seat, Refusal>,
+    _counted: Counted,
     entering: mpsc::Sender<()>,
     mut closing: watch::Receiver<()>,
 ) {
@@ -167,15 +182,14 @@ async fn connection(
         limits,
     } = &*shared;
     let address = address.to_string();
-    let crowded = counted.too_many.then_some(handshake::CROWDED);
-    let no_place = full.then_some(handshake::FULL).or(crowded);
     let Guest {
         mut connection,
         mut member,
         mut pass,
+        seat: _seat,
     } = tokio::select! {
         // Boxed, so that the memory of a handshake is not kept as long as the connection.
-        admitted = Box::pin(entrance.admit(stream, &address, no_place)) => match admitted {
+        admitted = Box::pin(entrance.admit(stream, &address, seat)) => match admitted {
             Ok(guest) => guest,
             Err(refusal) if refusal.concerns_operator() => {
                 return log.warn_of_stranger(format_args!("{address} {refusal}"));
@@ -186,7 +200,7 @@ async fn connection(
     };
     drop(entering);
     let (identity, heard) = (&member.identity, &mut member.subscription);
-    let announced = log.announce(identity);
+    let mut announced = log.announce(identity);
     let ended = {
         let outside = Outside {
             stopping: pin!(closing.changed()),
@@ -200,8 +214,8 @@ async fn connection(
         let relay = connection.relay(identity, member.speaker, heard, log, limits, outside);
         relay.await
     };
+    announced.ends(&ended);
     drop((announced, member.subscription, member.place));
-    metrics::ended(&ended);
     if ended.concerns_operator() {
         log.warn_of_stranger(format_args!("{} {ended}", identity.label));
     }

@@ -29,8 +29,8 @@ Each variable that is empty counts as unset; a switch is 1, true, yes, on or 0, 
 Exit codes:
   0  a normal end: the input ended and the server has taken it, Ctrl+C, Ctrl+D, or nobody reads
      the output any more
-  1  it failed, and standard error says why: could not connect, connection lost, the server went
-     away, lines were not sent or may not have arrived, standard output cannot be written
+  1  it failed, and standard error says why: could not connect, was refused, connection lost, the
+     server went away, lines were not sent or may not have arrived, standard output cannot be written
   2  the flags make no sense
 
 Examples:
@@ -41,7 +41,7 @@ Examples:
   client 192.168.1.5 --token-file token      where a token is needed (see server --token-file)
   echo hello | client --wait 2               says one line, and listens 2 seconds for answers
   client --wait 60 < /dev/null               only listens, for a minute
-  client --json < /dev/null --wait 60 | jq -r .text
+  client --json < /dev/null --wait 60 | jq -r '.text // empty'
   tail -f log | client --reconnect           goes on when the server was restarted
   client | head -3                           ends when a fourth line comes";
 
@@ -49,7 +49,8 @@ Examples:
 #[derive(Clone, Debug, Parser)]
 #[command(name = "client", version, max_term_width = 100, after_long_help = CLIENT)]
 pub struct Client {
-    /// The server to join; HOST and HOST:PORT are short for ws://HOST:PORT, with 8080 for no port
+    /// The server to join; HOST and HOST:PORT are short for ws://HOST:PORT, with 8080 for no port (which
+    /// in a URL is 80, and 443 with wss://)
     #[arg(
         env = "CHAT_URL",
         value_name = "URL",

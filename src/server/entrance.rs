@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::server::access::{self, Access, Pass};
@@ -14,7 +15,8 @@ use crate::server::flags::Server as Flags;
 use crate::server::handshake::{self, Refusal, Request, Rules};
 use crate::server::limits::Limits;
 use crate::server::log::Log;
-use crate::server::metrics::{self, Stranger, exporter};
+use crate::server::metrics::exporter::Exporter;
+use crate::server::metrics::{self, Stranger};
 use crate::server::rooms::{Member, Rooms};
 use crate::server::socket::{self, ReadHalf, WriteHalf};
 use crate::server::store::nats::Nats;
@@ -44,7 +46,12 @@ pub struct Guest {
     pub member: Member,
     /// How long it may stay.
     pub pass: Pass,
+    /// What it holds while it is here.
+    pub seat: Seat,
 }
+
+/// A place among those who may be connected at once, until it is dropped.
+pub type Seat = OwnedSemaphorePermit;
 
 impl Entrance {
     /// Opens what the flags name. To be called within a Tokio runtime.
@@ -53,29 +60,36 @@ impl Entrance {
     ///
     /// One line that names the file that cannot be used, and says why and what to do.
     pub async fn open(flags: &Flags, limits: &Limits, log: &Log) -> Result<Self, String> {
+        let asked = metrics::Asked::listen()?;
         let operator = log.clone();
         let tell = move |line: Arguments<'_>| operator.warn(line);
         let access = Access::open(flags.token_file.as_deref(), limits, tell.clone())?;
+        let certificate = flags.tls();
+        let certificate =
+            certificate.map(|(chain, key)| Certificate::open(chain, key, limits, tell.clone()));
+        let certificate = certificate.transpose()?;
+        let exporter = match &flags.metrics {
+            Some(address) => Some(Exporter::bind(address).await?),
+            None => None,
+        };
+        // Last, since a store has to be closed.
         let store = flags.store.as_deref();
         let store = store.map(|file| file::Store::open(file, flags.terms(), limits, tell.clone()));
         let mut store = store.transpose()?.map(Store::File);
         if let Some(place) = flags.stream() {
-            store = Some(Store::Nats(Nats::open(place, limits, tell.clone()).await?));
+            store = Some(Store::Nats(Nats::open(place, limits, tell).await?));
         }
-        let certificate = flags.tls();
-        let certificate =
-            certificate.map(|(chain, key)| Certificate::open(chain, key, limits, tell));
         let rooms = Rooms::stored(limits, flags.presence, store.clone());
-        metrics::tell_when_asked(&rooms, log)?;
-        if let Some(address) = &flags.metrics {
-            exporter::open(address, &rooms, limits).await?;
+        asked.tell(&rooms, log);
+        if let Some(exporter) = exporter {
+            exporter.serve(&rooms, limits);
         }
         Ok(Self {
             rooms,
             store,
             access,
             origins: flags.allow_origin.clone(),
-            certificate: certificate.transpose()?,
+            certificate,
             is_single_threaded: flags.threads == 1,
             limits: limits.clone(),
         })
@@ -96,16 +110,16 @@ impl Entrance {
     ///
     /// # Errors
     ///
-    /// It was refused, and has been told so if it could be; so is everybody if there is `no_place`, but
-    /// for those who ask how the server is.
+    /// It was refused, and has been told so if it could be; so is everybody who has no seat, but for those
+    /// who ask how the server is.
     pub async fn admit(
         &self,
         stream: TcpStream,
         address: &str,
-        no_place: Option<Refusal>,
+        seat: Result<Seat, Refusal>,
     ) -> Result<Guest, Refusal> {
         let stranger = Stranger::arrives();
-        let admitted = self.let_in(stream, address, no_place, &stranger).await;
+        let admitted = self.let_in(stream, address, seat, &stranger).await;
         match &admitted {
             Ok(_) => stranger.is_in(),
             Err(refusal) => stranger.is_refused(refusal),
@@ -117,13 +131,13 @@ impl Entrance {
         &self,
         stream: TcpStream,
         address: &str,
-        no_place: Option<Refusal>,
+        seat: Result<Seat, Refusal>,
         stranger: &Stranger,
     ) -> Result<Guest, Refusal> {
         let (limits, certificate) = (&self.limits, self.certificate.as_ref());
         let rules = Rules {
             origins: &self.origins,
-            no_place,
+            seat,
             until: Instant::now() + limits.handshake,
             stranger,
         };
@@ -138,7 +152,7 @@ impl Entrance {
             socket::open(stream, certificate, rules.until, stranger, limits).await?;
         let health = || self.rooms.health();
         let accepted = handshake::accept(reader, writer, rules, health, enter, limits).await?;
-        let (mut connection, (mut member, pass)) = accepted;
+        let (mut connection, (mut member, pass), seat) = accepted;
         if self.is_single_threaded
             && let Some(socket) = connection.writer.socket().plain()
         {
@@ -149,6 +163,7 @@ impl Entrance {
             connection,
             member,
             pass,
+            seat,
         })
     }
 

@@ -10,12 +10,17 @@ use crate::server::limits::Limits;
 use crate::server::store::Terms;
 use crate::server::store::nats::Place;
 
+/// Where the server listens unless it is told otherwise.
+pub const LISTEN: &str = "127.0.0.1:8080";
+
 const SERVER: &str = "\
 Whoever asks for /healthz over HTTP is told `ok`, or with 503 why not. At SIGUSR1 a line about the
 state of the server goes to standard error.
 
+Each variable that is empty counts as unset; a switch is 1, true, yes, on or 0, false, no, off.
+
 Exit codes:
-  0  stopped by SIGINT, SIGTERM or SIGHUP (a second one ends at once, with 1)
+  0  stopped by SIGINT, SIGTERM or SIGHUP (a second SIGINT or SIGTERM ends it at once, with 1)
   1  it failed, and one line on standard error says why
   2  the flags make no sense
 
@@ -48,7 +53,7 @@ pub struct Server {
         long,
         env = "CHAT_LISTEN",
         value_name = "ADDRESS:PORT",
-        default_value = "127.0.0.1:8080",
+        default_value = LISTEN,
         value_parser = address
     )]
     pub listen: String,

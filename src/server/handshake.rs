@@ -135,33 +135,34 @@ pub const SHUTTING_DOWN: Refusal = refuse(UNAVAILABLE, "the server is shutting d
 pub const TLS_HELLO: u8 = 22;
 
 /// Whom to let in.
-#[derive(Clone, Debug)]
-pub struct Rules<'a> {
+#[derive(Debug)]
+pub struct Rules<'a, S> {
     /// The values of `Origin` that may come in; a request without one always may.
     pub origins: &'a [String],
     /// When the request is too late.
     pub until: Instant,
-    /// Why there is no place for anybody, if there is none.
-    pub no_place: Option<Refusal>,
+    /// What it holds while it is here, so that there are not too many; or why it gets none.
+    pub seat: Result<S, Refusal>,
     /// Who it is that asks: counted before it is answered.
     pub stranger: &'a Stranger,
 }
 
 /// Reads the request, answers it, and lets `enter` enter the room that it names, just before the
 /// client can believe that it is connected, so that it misses nothing from then on. Returns the
-/// connection and what `enter` returned. Who asks how the server is, is told what `health` says.
+/// connection, what `enter` returned, and its seat. Who asks how the server is, is told what `health` says.
 ///
 /// # Errors
 ///
-/// The stranger was refused, and has been told so.
-pub async fn accept<R, W, P>(
+/// The stranger was refused, and has been told so. It has given its seat back before that, since it may be
+/// a while in leaving.
+pub async fn accept<R, W, P, S>(
     reader: R,
     writer: W,
-    rules: Rules<'_>,
+    rules: Rules<'_, S>,
     health: impl FnOnce() -> Result<(), &'static str>,
     enter: impl AsyncFnOnce(&Request) -> Result<P, Refusal>,
     limits: &Limits,
-) -> Result<(Connection<R, W>, P), Refusal>
+) -> Result<(Connection<R, W>, P, S), Refusal>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -169,18 +170,18 @@ where
     let mut stream = join(reader, writer);
     let (until, stranger) = (rules.until, rules.stranger);
     let entered = timeout_at(until, async {
-        let (request, mut rest) = request(&mut stream, rules, limits.head).await?;
+        let (request, mut rest, seat) = request(&mut stream, rules, limits.head).await?;
         let place = tokio::select! {
             biased;
             place = enter(&request) => place?,
             () = has_left(&mut stream, &mut rest, limits.head) => return Err(Refusal::Left),
         };
-        Ok((place, request, rest))
+        Ok((place, request, rest, seat))
     });
     match entered.await.unwrap_or(Err(LATE)) {
-        Ok((place, request, rest)) => {
+        Ok((place, request, rest, seat)) => {
             let connection = upgrade(stream, &request, &rest, limits).await;
-            Ok((connection.ok_or(Refusal::Left)?, place))
+            Ok((connection.ok_or(Refusal::Left)?, place, seat))
         }
         Err(refusal) => {
             stranger.is_refused(&refusal);
@@ -210,21 +211,21 @@ pub struct Request {
     pub token: Option<Token>,
 }
 
-/// Reads a request, and returns it and what came behind it.
-async fn request<S>(
-    stream: &mut S,
-    rules: Rules<'_>,
+/// Reads a request, and returns it, what came behind it, and the seat.
+async fn request<R, S>(
+    stream: &mut R,
+    rules: Rules<'_, S>,
     limit: usize,
-) -> Result<(Request, BytesMut), Refusal>
+) -> Result<(Request, BytesMut, S), Refusal>
 where
-    S: AsyncRead + Unpin,
+    R: AsyncRead + Unpin,
 {
     let head = read_head(stream, limit).await?;
-    match (judge(&head.bytes, rules.origins), rules.no_place) {
-        // This needs no place.
+    match (judge(&head.bytes, rules.origins), rules.seat) {
+        // This needs none.
         (Err(Refusal::Asked(method)), _) => Err(Refusal::Asked(method)),
-        (_, Some(refusal)) => Err(refusal),
-        (judged, None) => Ok((judged?, head.rest.into())),
+        (_, Err(refusal)) => Err(refusal),
+        (judged, Ok(seat)) => Ok((judged?, head.rest.into(), seat)),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::{self, SocketAddr};
 
+use rlimit::Resource;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Duration, Instant, sleep};
 
@@ -132,7 +133,9 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 /// Raises the soft limit on descriptors to the hard one, since each connection needs one. If those
 /// are too few, `limits` allows fewer connections from now on, and the operator is told.
 pub fn fit_to_descriptors(limits: &mut Limits, log: &Log) {
-    let most = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(u64::MAX);
+    let most = rlimit::increase_nofile_limit(u64::MAX);
+    let most = most.or_else(|_| Resource::NOFILE.get_soft());
+    let most = most.unwrap_or(u64::MAX);
     let most = usize::try_from(most).unwrap_or(usize::MAX);
     let fit = most
         .saturating_sub(limits.refusals + limits.descriptors)

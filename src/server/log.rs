@@ -16,9 +16,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::os::describe;
+use crate::server::ended::Ended;
 use crate::server::identity::Identity;
 use crate::server::limits::Limits;
-use crate::server::metrics::{self, Held};
+use crate::server::metrics;
 
 /// Standard output and standard error, neither of which blocks.
 #[derive(Clone, Debug)]
@@ -69,11 +70,10 @@ impl Log {
     pub fn announce<'a>(&'a self, identity: &'a Identity) -> Announced<'a> {
         let Identity { label, place, .. } = identity;
         self.print(format_args!("New connection from {label}{place}"));
-        metrics::CONNECTIONS.add(1);
         Announced {
             identity,
             log: self,
-            _open: metrics::OPEN.hold(),
+            open: metrics::Open::begin(),
         }
     }
 
@@ -157,7 +157,14 @@ impl Log {
 pub struct Announced<'a> {
     identity: &'a Identity,
     log: &'a Log,
-    _open: Held,
+    open: metrics::Open,
+}
+
+impl Announced<'_> {
+    /// It ends, for this reason.
+    pub fn ends(&mut self, ended: &Ended) {
+        self.open.ends(ended);
+    }
 }
 
 impl Drop for Announced<'_> {
@@ -246,10 +253,8 @@ impl Queue {
             return Err(self.waiting.dropped.fetch_add(count, Relaxed) == 0);
         }
         self.waiting.lines.fetch_add(count, Relaxed);
-        if self.entries.send(Entry::Lines(lines, count)).is_err() {
-            // Nothing can be written any more, which was said then: everything is thrown away.
-            self.waiting.throw_away(size, count);
-        }
+        // The thread ends when the last of these queues has.
+        let _ = self.entries.send(Entry::Lines(lines, count));
         Ok(())
     }
 
@@ -315,7 +320,7 @@ impl Output {
         }
     }
 
-    /// Nothing can be written any more, also not the last lines, `count` of them.
+    /// Nothing can be written any more, also not the last lines, `count` of them. From now on all is thrown away.
     fn end(&self, error: &io::Error, count: u64) {
         match error.kind() {
             ErrorKind::BrokenPipe => {
@@ -324,7 +329,7 @@ impl Output {
             _ => self.warn(format_args!("the log ends here: {}", describe(error))),
         }
         self.waiting.throw_away(0, count);
-        for entry in self.entries.try_iter() {
+        for entry in &self.entries {
             if let Entry::Lines(lines, count) = entry {
                 self.waiting.throw_away(size(&lines), count);
             }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::os::cannot_start;
 use crate::server::ended::Ended;
@@ -246,11 +246,35 @@ pub fn turned_away() {
     REFUSALS.count("none");
 }
 
-/// A connection has ended.
-pub fn ended(ended: &Ended) {
-    match ended.goodbye() {
-        Some((code, _)) => CLOSES.count(&u16::from(code).to_string()),
-        None => CLOSES.count("1006"),
+/// A connection that is in a room. When this is dropped it has ended.
+#[derive(Debug)]
+pub struct Open {
+    code: u16,
+    _held: Held,
+}
+
+impl Open {
+    /// Somebody has come in.
+    #[must_use]
+    pub fn begin() -> Self {
+        CONNECTIONS.add(1);
+        Self {
+            code: 1006, // until it is known
+            _held: OPEN.hold(),
+        }
+    }
+
+    /// It ends, for this reason.
+    pub fn ends(&mut self, ended: &Ended) {
+        if let Some((code, _)) = ended.goodbye() {
+            self.code = code.into();
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        CLOSES.count(&self.code.to_string());
     }
 }
 
@@ -281,20 +305,28 @@ impl fmt::Display for State<'_> {
     }
 }
 
-/// Tells the operator how the server is whenever that is asked by SIGUSR1, which ends the program no
-/// more. To be called within a Tokio runtime.
-///
-/// # Errors
-///
-/// One line: the system does not allow it.
-pub fn tell_when_asked(rooms: &Arc<Rooms>, log: &Log) -> Result<(), String> {
-    let asked = signal(SignalKind::user_defined1());
-    let mut asked = asked.map_err(|error| cannot_start(&error))?;
-    let (rooms, log) = (rooms.clone(), log.clone());
-    tokio::spawn(async move {
-        while asked.recv().await.is_some() {
-            log.warn(format_args!("{}", State(&rooms)));
-        }
-    });
-    Ok(())
+/// SIGUSR1, by which the operator asks how the server is, and which ends the program no more.
+#[derive(Debug)]
+pub struct Asked(Signal);
+
+impl Asked {
+    /// Listens for it. To be called within a Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// One line: the system does not allow it.
+    pub fn listen() -> Result<Self, String> {
+        let asked = signal(SignalKind::user_defined1());
+        asked.map(Self).map_err(|error| cannot_start(&error))
+    }
+
+    /// Tells the operator how the server is whenever that was asked, from now on.
+    pub fn tell(mut self, rooms: &Arc<Rooms>, log: &Log) {
+        let (rooms, log) = (rooms.clone(), log.clone());
+        tokio::spawn(async move {
+            while self.0.recv().await.is_some() {
+                log.warn(format_args!("{}", State(&rooms)));
+            }
+        });
+    }
 }

@@ -238,11 +238,12 @@ impl Room {
         }
     }
 
-    /// Waits for the space that so many bytes need.
+    /// Waits for the space that so many bytes need. `speaks` says whether it is for somebody who is here.
     async fn space(
         &self,
         space: &Arc<Semaphore>,
         bytes: usize,
+        speaks: bool,
     ) -> Result<OwnedSemaphorePermit, Closed> {
         let space = space.clone().acquire_many_owned(self.space_for(bytes));
         let mut space = pin!(space);
@@ -252,7 +253,7 @@ impl Room {
             // tokio's semaphore has given all free permits to the one that waits first. So as long
             // as anybody waits there are no free ones, which is how `congested` sees it.
             self.congested.notify_waiters();
-            let _waiting = metrics::Holding::begin();
+            let _waiting = speaks.then(metrics::Holding::begin);
             space.await
         };
         space.map_err(|_| Closed)
@@ -353,7 +354,8 @@ impl Speaker {
     /// The room is closed, or a newer connection has the session, and the lines were not said.
     pub async fn begin_to_say(&self, lines: &Lines<'_>) -> Result<(), Closed> {
         loop {
-            let space = self.room.space(&self.room.space, lines.frames.len());
+            let (bytes, speaks) = (lines.frames.len(), lines.count > 0);
+            let space = self.room.space(&self.room.space, bytes, speaks);
             match self.add(lines, space.await?) {
                 // A newer connection asks for the session, but may not get it; or has just not got it.
                 Err(Closed) if self.author.speaker() == self.id => {

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use listenfd::ListenFd;
 use socket2::SockRef;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::os::{cannot_start, describe};
 use crate::server::log::Log;
@@ -58,16 +58,15 @@ impl Service {
     /// alive. To be called within a Tokio runtime.
     pub fn ready(&self, log: &Log) {
         let Some(manager) = &self.manager else { return };
-        if let Err(error) = manager.tell("READY=1") {
+        let told = manager.tell("READY=1");
+        if let Err(error) = &told {
             log.warn(format_args!(
-                "cannot tell the service manager at {} that the server is ready: {}",
+                "cannot tell the service manager at {} that the server is ready: {} (trying again)",
                 manager.shown.display(),
-                describe(&error)
+                describe(error)
             ));
         }
-        if let Some(patience) = self.patience {
-            tokio::spawn(watch(manager.clone(), patience));
-        }
+        tokio::spawn(watch(manager.clone(), told.is_ok(), self.patience));
     }
 
     /// Tells that the server begins to end.
@@ -79,9 +78,18 @@ impl Service {
     }
 }
 
-/// Gives a sign of life twice in the time after which the server is taken for stuck. It is a task
-/// among those of the chat, so when they are stuck, it is, too.
-async fn watch(manager: Arc<Manager>, patience: Duration) {
+/// How soon a service manager is told again that did not take that the server is ready: it waits for that, and
+/// some day ends a server that did not say so.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Tells that the server is ready, until that was taken. Then it gives a sign of life twice in the time after which
+/// the server is taken for stuck. It is a task among those of the chat, so when they are stuck, it is, too.
+async fn watch(manager: Arc<Manager>, mut is_told: bool, patience: Option<Duration>) {
+    while !is_told {
+        sleep(AGAIN).await;
+        is_told = manager.tell("READY=1").is_ok();
+    }
+    let Some(patience) = patience else { return };
     let mut beat = interval(patience / 2);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

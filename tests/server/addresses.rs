@@ -141,7 +141,7 @@ async fn too_many_connections_are_429() {
     let answered = tokio::spawn(async move {
         let rules = Rules {
             origins: &[],
-            no_place: Some(handshake::CROWDED),
+            seat: Err::<(), _>(handshake::CROWDED),
             until: Instant::now() + Limits::DEFAULT.handshake,
             stranger: &Stranger::arrives(),
         };

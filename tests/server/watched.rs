@@ -4,7 +4,7 @@ use std::net::TcpListener as StdListener;
 
 use chat_pair::server::entrance::Entrance;
 use chat_pair::server::flags::Server as Flags;
-use chat_pair::server::handshake::{Method, Refusal};
+use chat_pair::server::handshake::{FULL, Method, Refusal};
 use chat_pair::server::limits::Limits;
 use chat_pair::server::log::Log;
 use clap::Parser;
@@ -104,6 +104,21 @@ fn a_full_server_answers_too() {
     server.stop_in_silence();
 }
 
+/// Who has its answer may be a while in leaving, and is not in anybody's way.
+#[test]
+fn whoever_asks_or_is_refused_takes_no_seat() {
+    let mut server = Server::with(&["--max-connections", "1"]);
+    let mut asking = Raw::tcp(server.port);
+    asking.send(ASK.as_bytes());
+    assert_eq!(asking.response(), format!("{OK}ok\n"));
+    let mut refused = Raw::asking_for(server.port, "/no/such/room");
+    assert_eq!(refused.refusal().0, 400);
+    let ann = Raw::join(server.port);
+    drop((asking, refused, ann));
+    server.program.err_line();
+    server.stop_in_silence();
+}
+
 /// Each could be waited for until the deadline for its request, so that all of them took two minutes.
 #[test]
 fn strangers_who_ask_for_nothing_do_not_keep_a_full_server_from_answering() {
@@ -159,7 +174,7 @@ async fn a_server_that_shuts_down_says_so() {
     near.write_all(ASK.as_bytes()).await.unwrap();
     let (far, _) = listener.accept().await.unwrap();
     let mut answer = String::new();
-    let (admitted, read) = tokio::join!(entrance.admit(far, "somewhere", None), async {
+    let (admitted, read) = tokio::join!(entrance.admit(far, "somewhere", Err(FULL)), async {
         let read = near.read_to_string(&mut answer).await;
         near.shutdown().await.unwrap();
         read

@@ -84,7 +84,7 @@ async fn connect_asking(
         let rules = Rules {
             origins: &[],
             until: Instant::now() + limits.handshake,
-            no_place: None,
+            seat: Ok(()),
             stranger: &Stranger::arrives(),
         };
         let accepted = accept(
@@ -96,7 +96,7 @@ async fn connect_asking(
             &limits,
         )
         .await;
-        let Ok((mut connection, (speaker, mut subscription, first))) = accepted else {
+        let Ok((mut connection, (speaker, mut subscription, first), ())) = accepted else {
             panic!("not accepted");
         };
         connection.writer.push(first);

@@ -55,21 +55,30 @@ impl Times {
     }
 }
 
-/// Listens at `address`, and answers whoever asks there for the metrics. To be called within a Tokio
-/// runtime.
-///
-/// # Errors
-///
-/// One line that says why it cannot listen.
-pub async fn open(address: &str, rooms: &Arc<Rooms>, limits: &Limits) -> Result<(), String> {
-    let tcp = TcpListener::bind(address).await.map_err(|error| {
-        let why = describe(&error);
-        format!("cannot listen on {address} for --metrics: {why} (choose another)")
-    })?;
-    let mut registry = Registry::with_prefix("chat");
-    registry.register_collector(Box::new(Chat(rooms.clone())));
-    tokio::spawn(serve(tcp, Arc::new(registry), limits.clone()));
-    Ok(())
+/// The port where whoever asks gets the metrics.
+#[derive(Debug)]
+pub struct Exporter(TcpListener);
+
+impl Exporter {
+    /// Listens at `address`. Who comes waits until [`Exporter::serve`].
+    ///
+    /// # Errors
+    ///
+    /// One line that says why it cannot listen.
+    pub async fn bind(address: &str) -> Result<Self, String> {
+        let tcp = TcpListener::bind(address).await;
+        tcp.map(Self).map_err(|error| {
+            let why = describe(&error);
+            format!("cannot listen on {address} for --metrics: {why} (choose another)")
+        })
+    }
+
+    /// Answers whoever asks, from now on. To be called within a Tokio runtime.
+    pub fn serve(self, rooms: &Arc<Rooms>, limits: &Limits) {
+        let mut registry = Registry::with_prefix("chat");
+        registry.register_collector(Box::new(Chat(rooms.clone())));
+        tokio::spawn(serve(self.0, Arc::new(registry), limits.clone()));
+    }
 }
 
 /// Answers a few at once; the next ones wait in the listener's queue.

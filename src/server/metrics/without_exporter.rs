@@ -20,16 +20,27 @@ impl Times {
     pub fn observe(&self, _took: Duration) {}
 }
 
-/// Says that there are none.
-///
-/// # Errors
-///
-/// Always.
-#[allow(clippy::unused_async)] // as the other one is
-pub async fn open(_address: &str, _rooms: &Arc<Rooms>, _limits: &Limits) -> Result<(), String> {
-    Err(
-        "--metrics needs what speaks to Prometheus, and this server was built without it (the cargo \
-         feature metrics)"
-            .to_owned(),
-    )
+/// A port for metrics, of which there is none here.
+#[derive(Debug)]
+pub enum Exporter {}
+
+impl Exporter {
+    /// Says that there are none.
+    ///
+    /// # Errors
+    ///
+    /// Always.
+    #[allow(clippy::unused_async)] // as the other one is
+    pub async fn bind(_address: &str) -> Result<Self, String> {
+        Err(
+            "--metrics needs what speaks to Prometheus, and this server was built without it (the cargo \
+             feature metrics)"
+                .to_owned(),
+        )
+    }
+
+    /// Cannot be called.
+    pub fn serve(self, _rooms: &Arc<Rooms>, _limits: &Limits) {
+        match self {}
+    }
 }

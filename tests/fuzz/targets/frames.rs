@@ -75,13 +75,13 @@ async fn converse(bytes: &[u8], most: usize) -> (Vec<String>, Vec<u8>) {
     let rules = Rules {
         origins: &[],
         until: Instant::now() + LIMITS.handshake,
-        no_place: None,
+        seat: Ok(()),
         stranger: &Stranger::arrives(),
     };
     let enter = async |_: &_| room.enter_as(None);
     let reader = Pieces::of(&sent, most);
     let accepted = accept(reader, &mut answer, rules, || Ok(()), enter, &LIMITS).await;
-    let (mut connection, (speaker, mut heard, _)) = accepted.expect("a connection");
+    let (mut connection, (speaker, mut heard, _), ()) = accepted.expect("a connection");
     let identity = Identity::of("ana");
     let never = Outside {
         stopping: pin!(pending::<()>()),

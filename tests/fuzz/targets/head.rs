@@ -2,7 +2,7 @@
 //! also when it is read by other eyes.
 
 use chat_pair::protocol::head;
-use chat_pair::server::handshake::{Method, Refusal, Request, Rules, accept};
+use chat_pair::server::handshake::{FULL, Method, Refusal, Request, Rules, accept};
 use chat_pair::server::limits::Limits;
 use chat_pair::server::metrics::Stranger;
 use chat_pair::server::rooms::wanted;
@@ -11,39 +11,46 @@ use tokio::time::Instant;
 
 use super::{Pieces, is_shown, run};
 
+/// What is wrong with the server that is full.
+const TROUBLE: &str = "something is wrong";
+
 /// What a page may come from here.
 const ORIGIN: &str = "https://chat.example";
 
 pub fn judge(bytes: &[u8]) {
     let pieces = [bytes.len().max(1), 1, 1 + bytes.len() / 3];
-    let [whole, single, third] = pieces.map(|most| run(answer(bytes, most)));
+    let [whole, single, third] = pieces.map(|most| run(answer(bytes, most, false)));
     assert_eq!(whole, single);
     assert_eq!(whole, third);
+    let (judged, told) = run(answer(bytes, bytes.len().max(1), true));
+    is_told(&judged.expect_err("there is no seat"), &told, true);
     let (judged, answer) = whole;
     match judged {
         Ok(()) => {
             is_request(bytes);
             assert!(answer.is_empty(), "the connection's writer says it");
         }
-        Err(refusal) => is_told(&refusal, &answer),
+        Err(refusal) => is_told(&refusal, &answer, false),
     }
     let [whole, _, third] = pieces;
     assert_eq!(run(cut(bytes, whole)), run(cut(bytes, third)));
 }
 
-/// What is made of the request, and what is written to who sent it.
-async fn answer(bytes: &[u8], most: usize) -> (Result<(), Refusal>, String) {
+/// What is made of the request, and what is written to who sent it; by a server that is well, or by one that
+/// is full and in trouble.
+async fn answer(bytes: &[u8], most: usize, is_full: bool) -> (Result<(), Refusal>, String) {
     let mut answer = Vec::new();
     let limits = Limits::DEFAULT;
     let rules = Rules {
         origins: &[ORIGIN.to_owned()],
         until: Instant::now() + limits.handshake,
-        no_place: None,
+        seat: if is_full { Err(FULL) } else { Ok(()) },
         stranger: &Stranger::arrives(),
     };
     let enter = async |request: &Request| wanted(&request.target).map(drop);
     let reader = Pieces::of(bytes, most);
-    let accepted = accept(reader, &mut answer, rules, || Ok(()), enter, &limits).await;
+    let health = || if is_full { Err(TROUBLE) } else { Ok(()) };
+    let accepted = accept(reader, &mut answer, rules, health, enter, &limits).await;
     let judged = accepted.map(drop);
     (judged, String::from_utf8(answer).expect("text"))
 }
@@ -60,13 +67,14 @@ async fn cut(bytes: &[u8], most: usize) -> Option<(Vec<u8>, Vec<u8>)> {
 }
 
 /// A refusal can be shown to the operator, and is a whole answer in HTTP.
-fn is_told(refusal: &Refusal, answer: &str) {
+fn is_told(refusal: &Refusal, answer: &str, is_full: bool) {
     is_shown(&refusal.to_string());
     let (status, text) = match refusal {
         Refusal::Answered(status, why) => {
-            assert!(status.is_client_error());
+            assert!(status.is_client_error() || is_full && *refusal == FULL);
             (*status, format!("{why}\n"))
         }
+        Refusal::Asked(_) if is_full => (StatusCode::SERVICE_UNAVAILABLE, format!("{TROUBLE}\n")),
         Refusal::Asked(_) => (StatusCode::OK, "ok\n".to_owned()),
         _ => return assert_eq!((refusal, answer), (&Refusal::Left, "")),
     };

@@ -404,7 +404,7 @@ impl Room {
         log: &RoomLog,
         bytes: usize,
     ) -> Option<OwnedSemaphorePermit> {
-        let mut space = pin!(self.space(&stored.others, bytes));
+        let mut space = pin!(self.space(&stored.others, bytes, false));
         if let Some(space) = space.as_mut().now_or_never() {
             return space.ok();
         }
