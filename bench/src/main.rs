@@ -191,6 +191,8 @@ impl Flags {
         let complete = !flags.quick
             && flags.only.is_empty()
             && flags.peers.is_empty()
+            && flags.runs == 0
+            && flags.server.is_none()
             && flags.report.is_none();
         if complete && flags.out.is_none() {
             flags.out = Some(env!("CARGO_MANIFEST_DIR").into());
