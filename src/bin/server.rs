@@ -4,20 +4,20 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use chat_pair::flags;
 use chat_pair::os::{Stop, cannot_start};
 use chat_pair::server::addresses::{Addresses, Counted};
 use chat_pair::server::connection::Outside;
 use chat_pair::server::ended::Ended;
-use chat_pair::server::entrance::{Entrance, Guest, Seat};
+use chat_pair::server::entrance::{Entrance, Guest};
 use chat_pair::server::flags::{LISTEN, Server as Flags};
 use chat_pair::server::handshake::{self, Refusal};
 use chat_pair::server::limits::Limits;
 use chat_pair::server::listener::{Listener, fit_to_descriptors};
 use chat_pair::server::log::Log;
-use chat_pair::server::refused::Refused;
+use chat_pair::server::refused::{Refused, Seat};
 use chat_pair::server::service::Service;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
@@ -86,9 +86,16 @@ async fn serve(flags: Flags, mut service: Service) -> Result<(), String> {
         ));
     }
     fit_to_descriptors(&mut limits, &log);
-    let entrance = tokio::select! {
-        entrance = Entrance::open(&flags, &limits, &log) => entrance?,
-        () = stop.asked() => return Ok(()),
+    let opened = tokio::select! {
+        entrance = Entrance::open(&flags, &limits, &log) => entrance.map(Some),
+        () = stop.asked() => Ok(None),
+    };
+    let entrance = match opened {
+        Ok(Some(entrance)) => entrance,
+        ended => {
+            log.close(limits.log_end);
+            return ended.map(drop);
+        }
     };
     let address = listener.address();
     log.print(format_args!("listening on port {}", address.port()));
@@ -112,21 +119,18 @@ async fn serve(flags: Flags, mut service: Service) -> Result<(), String> {
     let (entering, mut entered) = mpsc::channel::<()>(1);
     loop {
         while connections.try_join_next().is_some() {} // whose places are free again
-        // A few more than there are seats, since those get an answer: 503.
+        // A few more than there are seats, since whoever is refused has none.
         let most = shared.limits.connections + shared.limits.refusals;
         tokio::select! {
             (stream, address) = listener.accept(&shared.log, &shared.limits), if connections.len() < most => {
                 let Some(counted) = addresses.count(address.ip()) else { continue };
-                let seat = seats.clone().try_acquire_owned();
-                let is_full = seat.is_err();
-                let seat = match seat {
+                let seat = match seats.clone().try_acquire_owned() {
                     Ok(_) if counted.too_many => Err(handshake::CROWDED),
-                    seat => seat.map_err(|_| handshake::FULL),
+                    seat => seat.map(Arc::new).map_err(|_| handshake::FULL),
                 };
+                let held = seat.as_ref().map_or_else(|_| Weak::new(), Arc::downgrade);
                 let task = connections.spawn(connection(shared.clone(), stream, address, seat, counted, entering.clone(), closing.clone()));
-                if is_full {
-                    refused.push(task);
-                }
+                refused.push(task, held);
             }
             Some(_) = connections.join_next() => {}
             () = refused.turn_one_away(&shared.limits), if connections.len() >= most => {}
@@ -171,7 +175,7 @@ async fn connection(
     shared: Arc<Shared>,
     stream: TcpStream,
     address: SocketAddr,
-    seat: Result<Seat, Refusal>,
+    seat: Result<Arc<Seat>, Refusal>,
     _counted: Counted,
     entering: mpsc::Sender<()>,
     mut closing: watch::Receiver<()>,

@@ -49,8 +49,8 @@ Examples:
 #[derive(Clone, Debug, Parser)]
 #[command(name = "client", version, max_term_width = 100, after_long_help = CLIENT)]
 pub struct Client {
-    /// The server to join; HOST and HOST:PORT are short for ws://HOST:PORT, with 8080 for no port (which
-    /// in a URL is 80, and 443 with wss://)
+    /// The server to join; HOST and HOST:PORT are short for ws://HOST:PORT, port 8080 unless
+    /// given; in a URL the default is 80, or 443 with wss://
     #[arg(
         env = "CHAT_URL",
         value_name = "URL",

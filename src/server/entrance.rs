@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::server::access::{self, Access, Pass};
@@ -17,6 +16,7 @@ use crate::server::limits::Limits;
 use crate::server::log::Log;
 use crate::server::metrics::exporter::Exporter;
 use crate::server::metrics::{self, Stranger};
+use crate::server::refused::Seat;
 use crate::server::rooms::{Member, Rooms};
 use crate::server::socket::{self, ReadHalf, WriteHalf};
 use crate::server::store::nats::Nats;
@@ -47,11 +47,8 @@ pub struct Guest {
     /// How long it may stay.
     pub pass: Pass,
     /// What it holds while it is here.
-    pub seat: Seat,
+    pub seat: Arc<Seat>,
 }
-
-/// A place among those who may be connected at once, until it is dropped.
-pub type Seat = OwnedSemaphorePermit;
 
 impl Entrance {
     /// Opens what the flags name. To be called within a Tokio runtime.
@@ -116,7 +113,7 @@ impl Entrance {
         &self,
         stream: TcpStream,
         address: &str,
-        seat: Result<Seat, Refusal>,
+        seat: Result<Arc<Seat>, Refusal>,
     ) -> Result<Guest, Refusal> {
         let stranger = Stranger::arrives();
         let admitted = self.let_in(stream, address, seat, &stranger).await;
@@ -131,7 +128,7 @@ impl Entrance {
         &self,
         stream: TcpStream,
         address: &str,
-        seat: Result<Seat, Refusal>,
+        seat: Result<Arc<Seat>, Refusal>,
         stranger: &Stranger,
     ) -> Result<Guest, Refusal> {
         let (limits, certificate) = (&self.limits, self.certificate.as_ref());

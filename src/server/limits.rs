@@ -30,9 +30,9 @@ use crate::protocol::limits::{CLOSE, HEAD, MESSAGE, QUIET, longest};
 pub struct Limits {
     /// Bytes of one message from a client.
     pub message: usize,
-    /// Connections at once, handshakes included: four times what one chat room can be.
+    /// Connections at once, those included that have not been refused yet: four times what one chat room can be.
     pub connections: usize,
-    /// Connections beyond `connections` that are being told so (503). The next ones wait in the
+    /// Connections beyond `connections` that are being told that they are refused. The next ones wait in the
     /// listener's queue, …
     pub refusals: usize,
     /// … but no longer than this, for each that is before them: a request comes as soon as a connection does,

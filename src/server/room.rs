@@ -238,7 +238,8 @@ impl Room {
         }
     }
 
-    /// Waits for the space that so many bytes need. `speaks` says whether it is for somebody who is here.
+    /// Waits for the space that so many bytes need. `speaks` says whether somebody says them: they are no
+    /// notice, and no other server's.
     async fn space(
         &self,
         space: &Arc<Semaphore>,

@@ -13,6 +13,7 @@ use std::net::TcpListener;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use listenfd::ListenFd;
@@ -72,6 +73,7 @@ impl Service {
     /// Tells that the server begins to end.
     pub fn stopping(&self) {
         if let Some(manager) = &self.manager {
+            manager.is_stopping.store(true, Relaxed);
             // Whoever cannot hear it sees the end itself.
             let _ = manager.tell("STOPPING=1");
         }
@@ -87,7 +89,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 async fn watch(manager: Arc<Manager>, mut is_told: bool, patience: Option<Duration>) {
     while !is_told {
         sleep(AGAIN).await;
-        is_told = manager.tell("READY=1").is_ok();
+        is_told = manager.is_stopping.load(Relaxed) || manager.tell("READY=1").is_ok();
     }
     let Some(patience) = patience else { return };
     let mut beat = interval(patience / 2);
@@ -105,13 +107,19 @@ struct Manager {
     shown: OsString,
     /// Kept open, so that there is a sign of life also when no descriptor is left.
     socket: UnixDatagram,
+    /// It was told that the server begins to end.
+    is_stopping: AtomicBool,
 }
 
 impl Manager {
     fn open(shown: OsString) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
-        Ok(Self { shown, socket })
+        Ok(Self {
+            shown,
+            socket,
+            is_stopping: AtomicBool::new(false),
+        })
     }
 
     fn tell(&self, state: &str) -> io::Result<()> {

@@ -337,7 +337,22 @@ fn the_package_has_the_version_and_names_each_variable() {
         if variable == "CHAT_LISTEN" {
             continue;
         }
+        // Those are told of in words.
+        let told = [
+            "TOKEN_FILE",
+            "TLS_CERT",
+            "TLS_KEY",
+            "NATS",
+            "NATS_STREAM",
+            "NATS_CREDS",
+        ];
+        let is_told = told.iter().any(|name| variable == format!("CHAT_{name}"));
         assert!(defaults.contains(variable), "{variable}");
+        assert_eq!(
+            !is_told,
+            defaults.contains(&format!("\n#{variable}=")),
+            "{variable}"
+        );
     }
 }
 

@@ -22,7 +22,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
@@ -54,9 +54,10 @@ pub struct Store {
     trouble: watch::Receiver<Option<String>>,
     /// Why nothing can be read now, if that is so.
     unreadable: watch::Receiver<Option<String>>,
-    /// Since when a commit runs, if one does.
-    committing: Arc<Mutex<Option<Instant>>>,
-    /// How long one may run before that is trouble.
+    /// Since when the disk was asked to write something, and to read something.
+    writing: Since,
+    reading: Since,
+    /// How long either may take before that is trouble.
     patience: Duration,
     /// What the operator calls the file.
     shown: Arc<str>,
@@ -64,6 +65,31 @@ pub struct Store {
     /// server had it.
     next_author: Arc<AtomicU64>,
     file: File,
+}
+
+/// Since when something lasts, if it does: for others to look at, since a disk may never answer.
+#[derive(Clone, Debug, Default)]
+struct Since(Arc<Mutex<Option<Instant>>>);
+
+impl Since {
+    /// Does something, and returns what comes of it.
+    fn during<T>(&self, work: impl FnOnce() -> T) -> T {
+        *self.lock() = Some(Instant::now());
+        let done = work();
+        *self.lock() = None;
+        done
+    }
+
+    /// How long it has taken so far.
+    fn took(&self) -> Duration {
+        let since = *self.lock();
+        since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        // A panic elsewhere does not matter here: none can happen while this lock is held.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What the thread that writes is asked to do.
@@ -187,15 +213,13 @@ impl Store {
                 "a fault of this server: {shown} is not used any more (start it anew)"
             ));
         }
-        // A panic elsewhere does not matter here: none can happen while this lock is held.
-        let begun = *self
-            .committing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if begun.is_some_and(|begun| begun.elapsed() >= self.patience) {
-            return Some(format!(
-                "cannot store lines in {shown}: the disk does not answer"
-            ));
+        for (since, what) in [
+            (&self.writing, "store lines in"),
+            (&self.reading, "read lines from"),
+        ] {
+            if since.took() >= self.patience {
+                return Some(format!("cannot {what} {shown}: the disk does not answer"));
+            }
         }
         let trouble = writer.borrow().clone();
         trouble.or_else(|| reader.borrow().clone())

@@ -38,9 +38,9 @@ use std::fs::{self, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -56,7 +56,9 @@ use crate::server::frame;
 use crate::server::history::now;
 use crate::server::limits::Limits;
 use crate::server::metrics;
-use crate::server::store::file::{Append, Known, Order, Piece, Question, Store, Terms, Touch};
+use crate::server::store::file::{
+    Append, Known, Order, Piece, Question, Since, Store, Terms, Touch,
+};
 
 /// "chat", as a number.
 const APPLICATION: i64 = 0x6368_6174;
@@ -131,7 +133,7 @@ pub fn open(
     let (questions, asked) = channel();
     let (troubled, trouble) = watch::channel(None);
     let (cannot_read, unreadable) = watch::channel(None);
-    let committing = Arc::new(Mutex::new(None));
+    let (writing, reading) = (Since::default(), Since::default());
     let file = File { id: id.into() };
     let writer = Writer {
         db,
@@ -139,7 +141,7 @@ pub fn open(
         shown: shown.clone(),
         limits: limits.clone(),
         troubled,
-        committing: committing.clone(),
+        writing: writing.clone(),
         days: terms.days,
         room: String::new(),
         rest_until: Instant::now(),
@@ -157,6 +159,7 @@ pub fn open(
         shown: shown.clone(),
         limits: limits.clone(),
         troubled: cannot_read,
+        reading: reading.clone(),
         _held: held,
     };
     thread::spawn(move || reader.run(&asked, tell));
@@ -166,7 +169,8 @@ pub fn open(
         places: Arc::new(Semaphore::new(limits.connections)),
         trouble,
         unreadable,
-        committing,
+        writing,
+        reading,
         patience: limits.store_patience,
         shown: shown.into(),
         next_author: Arc::new(AtomicU64::new(starts << CONNECTIONS)),
@@ -355,8 +359,8 @@ struct Writer {
     limits: Limits,
     /// Why nothing can be stored now, if that is so.
     troubled: watch::Sender<Option<String>>,
-    /// Since when a commit runs, for those who ask how the store is: a disk may never answer.
-    committing: Arc<Mutex<Option<Instant>>>,
+    /// Since when the disk was asked to write something.
+    writing: Since,
     days: Option<u32>,
     /// From which room on old lines are looked for next, and when.
     room: String,
@@ -471,16 +475,8 @@ impl Writer {
         waiting.sessions.retain(|touch| !touch.done.is_closed());
         let commit = |()| Ok(commit(&mut self.db, waiting, &self.file)?);
         let begun = Instant::now();
-        let committing = |begun| {
-            // A panic elsewhere does not matter here: none can happen while this lock is held.
-            *self
-                .committing
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = begun;
-        };
-        committing(Some(begun));
-        let (stored, shown) = (self.held.check().and_then(commit), &self.shown);
-        committing(None);
+        let stored = self.writing.during(|| self.held.check().and_then(commit));
+        let shown = &self.shown;
         let troubled = self.troubled.borrow().is_some();
         match stored {
             Ok(()) => {
@@ -514,7 +510,8 @@ impl Writer {
     fn forget(&mut self, tell: impl Fn(Arguments<'_>)) {
         let Some(days) = self.days else { return };
         let oldest = now().saturating_sub(u64::from(days) * 24 * 60 * 60 * 1000);
-        let forgotten = forget(&mut self.db, &self.room, oldest.cast_signed(), &self.limits);
+        let forget = || forget(&mut self.db, &self.room, oldest.cast_signed(), &self.limits);
+        let forgotten = self.writing.during(forget);
         let pause = match forgotten {
             Ok(Forgotten::Some) => self.limits.store_pause,
             Ok(Forgotten::AllOf(room)) => {
@@ -669,17 +666,36 @@ struct Reader {
     limits: Limits,
     /// Why nothing can be read now, if that is so.
     troubled: watch::Sender<Option<String>>,
+    /// Since when the disk was asked to read something.
+    reading: Since,
     _held: Arc<Held>,
 }
 
 impl Reader {
-    /// The thread. A question that cannot be answered is dropped, and so is its answer.
+    /// The thread. A question that cannot be answered is dropped, and so is its answer. In a time of trouble it
+    /// tries again by itself, since nobody may come as long as there is trouble.
     fn run(self, questions: &Receiver<Question>, tell: impl Fn(Arguments<'_>)) {
         let mut told: Option<Instant> = None;
-        // Of those that somebody still waits for.
-        for question in questions.iter().filter(|question| !question.is_closed()) {
+        loop {
+            let troubled = self.troubled.borrow().is_some();
+            let question = if troubled {
+                match questions.recv_timeout(self.limits.store_retry) {
+                    Err(RecvTimeoutError::Disconnected) => return,
+                    question => question.ok(),
+                }
+            } else {
+                let Ok(question) = questions.recv() else {
+                    return;
+                };
+                Some(question)
+            };
             let seldom = self.limits.store_seldom;
-            let answered = self.answer(question).map_err(|error| {
+            let answered = self.reading.during(|| match question {
+                Some(question) if question.is_closed() && !troubled => Ok(()),
+                Some(question) => self.answer(question),
+                None => self.known("", None).map(drop),
+            });
+            let answered = answered.map_err(|error| {
                 let (shown, why) = (&self.shown, words(&error));
                 format!("cannot read lines from {shown}: {why}")
             });
