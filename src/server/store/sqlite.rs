@@ -385,21 +385,22 @@ impl Waiting {
     }
 }
 
-/// What came of waiting for orders.
-enum Next {
-    Order(Order),
+/// What came of waiting for what a thread is asked.
+enum Next<T> {
+    Came(T),
     /// Nothing came in time.
     Nothing,
     /// Nobody is there any more.
     Over,
 }
 
-fn next(orders: &Receiver<Order>, until: Option<Instant>) -> Next {
+/// Waits for what comes next, no longer than `until` if that is given.
+fn next<T>(asked: &Receiver<T>, until: Option<Instant>) -> Next<T> {
     let Some(until) = until else {
-        return orders.recv().map_or(Next::Over, Next::Order);
+        return asked.recv().map_or(Next::Over, Next::Came);
     };
-    match orders.recv_timeout(until.saturating_duration_since(Instant::now())) {
-        Ok(order) => Next::Order(order),
+    match asked.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        Ok(next) => Next::Came(next),
         Err(RecvTimeoutError::Timeout) => Next::Nothing,
         Err(RecvTimeoutError::Disconnected) => Next::Over,
     }
@@ -418,14 +419,14 @@ impl Writer {
                 (false, false) => Some(Instant::now()),
             };
             let next = next(orders, until);
-            let is_order = matches!(next, Next::Order(_));
+            let is_order = matches!(next, Next::Came(_));
             match next {
-                Next::Order(Order::Append(append)) => {
+                Next::Came(Order::Append(append)) => {
                     waiting.bytes += append.batch.len();
                     waiting.batches.push(append);
                 }
-                Next::Order(Order::Touch(touch)) => waiting.sessions.push(touch),
-                Next::Order(Order::End(ended)) => {
+                Next::Came(Order::Touch(touch)) => waiting.sessions.push(touch),
+                Next::Came(Order::End(ended)) => {
                     self.store(&mut waiting, &tell);
                     break Some(ended);
                 }
@@ -678,16 +679,11 @@ impl Reader {
         let mut told: Option<Instant> = None;
         loop {
             let troubled = self.troubled.borrow().is_some();
-            let question = if troubled {
-                match questions.recv_timeout(self.limits.store_retry) {
-                    Err(RecvTimeoutError::Disconnected) => return,
-                    question => question.ok(),
-                }
-            } else {
-                let Ok(question) = questions.recv() else {
-                    return;
-                };
-                Some(question)
+            let until = troubled.then(|| Instant::now() + self.limits.store_retry);
+            let question = match next(questions, until) {
+                Next::Came(question) => Some(question),
+                Next::Nothing => None,
+                Next::Over => return,
             };
             let seldom = self.limits.store_seldom;
             let answered = self.reading.during(|| match question {
@@ -706,11 +702,7 @@ impl Reader {
                 tell(format_args!("{trouble}"));
                 told = Some(Instant::now());
             }
-            self.troubled.send_if_modified(|now| {
-                let is_other = *now != trouble;
-                *now = trouble;
-                is_other
-            });
+            self.troubled.send_replace(trouble);
         }
     }
 
