@@ -263,18 +263,21 @@ where
     /// was said before is to be confirmed.
     async fn take_all(&mut self, first: Option<Result<Message, Error>>) -> Result<(), Ended> {
         let mut lines = Lines::of(self.identity);
-        let (mut message, mut bytes) = (first, 0);
+        let (mut next, mut bytes) = (first, 0);
         self.waited = false;
         let taken = loop {
-            if let Some(Ok(message)) = &message {
-                bytes += self.limits.cost + message.as_payload().len();
-            }
-            let taken = self.take(message, &mut lines).await;
+            let message = match next {
+                Some(Ok(message)) => message,
+                Some(Err(error)) => break Err(Ended::from_error(error)),
+                None => break Err(Ended::Lost),
+            };
+            bytes += self.limits.cost + message.as_payload().len();
+            let taken = self.take(&message, &mut lines).await;
             if taken.is_err() || bytes >= self.limits.turn || self.waited {
                 break taken;
             }
             match self.codec.next().now_or_never() {
-                Some(next) => message = next,
+                Some(more) => next = more,
                 None => break Ok(()),
             }
         };
@@ -291,12 +294,7 @@ where
 
     /// Adds the lines of one message to `lines`, and says those whenever they are enough for a
     /// batch.
-    async fn take(
-        &mut self,
-        message: Option<Result<Message, Error>>,
-        lines: &mut Lines<'a>,
-    ) -> Result<(), Ended> {
-        let message = message.ok_or(Ended::Lost)?.map_err(Ended::from_error)?;
+    async fn take(&mut self, message: &Message, lines: &mut Lines<'a>) -> Result<(), Ended> {
         if message.is_ping() {
             // A pong says that everything before the ping was taken: so that is said first.
             self.say(lines).await?;
@@ -308,7 +306,7 @@ where
         } else if message.is_binary() {
             return Err(Ended::Fault(close::NOT_TEXT));
         } else if message.is_text() {
-            let text = line::text(&message).map_err(|_| Ended::Fault(close::NOT_UTF8))?;
+            let text = line::text(message).map_err(|_| Ended::Fault(close::NOT_UTF8))?;
             for line in line::lines(text) {
                 // Each line gets a name in front, and more in the log, so a message of many short lines may
                 // become far more than one batch.
