@@ -1,13 +1,14 @@
 //! How both programs read their flags; what flags there are, each half says itself.
 
 use std::env;
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::builder::{OsStr, Resettable};
+use clap::builder::Resettable;
 use clap::error::ErrorKind;
-use clap::{Command, Parser};
+use clap::{Arg, ArgAction, Command, Parser};
 
 use crate::os::describe;
 use crate::protocol::limits::MESSAGE_MOST;
@@ -74,7 +75,15 @@ fn called(program: &str) -> Option<String> {
     name.ends_with(program).then(|| name.to_owned())
 }
 
-/// The flags as given. A variable that is empty counts as unset.
+/// Whether a variable leaves its flag as if it was not given: it is empty, or the flag is a switch and off.
+fn is_unset(flag: &Arg, value: &OsStr) -> bool {
+    let is_switch = matches!(flag.get_action(), ArgAction::SetTrue);
+    let is_off = |text| is_switch && switch(text) == Ok(false);
+    value.is_empty() || value.to_str().is_some_and(is_off)
+}
+
+/// The flags as given. A variable that is empty counts as unset, and so does a switch that is off: else a flag
+/// that it needs would have to be given.
 ///
 /// # Errors
 ///
@@ -84,7 +93,7 @@ pub fn parse<T: Parser>(program: &str) -> Result<T, ExitCode> {
     let called = called(program).unwrap_or_else(|| program.to_owned());
     let command =
         named(T::command(), &called).mut_args(|arg| match arg.get_env().map(std::env::var_os) {
-            Some(Some(value)) if value.is_empty() => arg.env(Resettable::<OsStr>::Reset),
+            Some(Some(value)) if is_unset(&arg, &value) => arg.env(Resettable::Reset),
             _ => arg,
         });
     let matches = command.try_get_matches();

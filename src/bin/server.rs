@@ -82,7 +82,7 @@ async fn serve(flags: Flags, mut service: Service) -> Result<(), String> {
     if is_passed && flags.listen != LISTEN {
         let what = &flags.listen;
         log.warn(format_args!(
-            "--listen {what} is for nothing: a service manager has passed a socket that listens (LISTEN_FDS)"
+            "--listen {what} is ignored: a service manager has passed a socket that listens (LISTEN_FDS)"
         ));
     }
     fit_to_descriptors(&mut limits, &log);

@@ -42,8 +42,8 @@ pub struct Chat {
     refused: bool,
     /// There were lines that the server may not have taken.
     in_doubt: bool,
-    /// Why what was received could not be written, if that failed.
-    output_error: Option<io::Error>,
+    /// Standard input could not be read, or standard output not be written, for this reason.
+    broken: Option<String>,
 }
 
 /// Why the chat is over.
@@ -79,7 +79,7 @@ impl Chat {
             unsent: 0,
             refused: false,
             in_doubt: false,
-            output_error: None,
+            broken: None,
         }
     }
 
@@ -122,14 +122,22 @@ impl Chat {
                 self.unsent += 1;
                 self.console.note(&why);
             }
-            Event::End => self.leave_at = Some(Instant::now() + self.wait),
+            Event::End(None) => self.leave_at = Some(Instant::now() + self.wait),
+            Event::End(Some(error)) => {
+                // What was read before is sent; nobody waits for the answers of a failure.
+                self.leave_at = Some(Instant::now());
+                self.broken = Some(format!("cannot read standard input: {}", describe(&error)));
+            }
             Event::Shown => {}
             Event::Leave => return ControlFlow::Break(()),
             Event::OutputEnded(error) => {
                 // A reader that closes the pipe has read enough, as in `client | head -3`. That is
                 // no failure.
                 if error.kind() != io::ErrorKind::BrokenPipe {
-                    self.output_error = Some(error);
+                    self.broken = Some(format!(
+                        "cannot write standard output: {}",
+                        describe(&error)
+                    ));
                 }
                 return ControlFlow::Break(());
             }
@@ -232,7 +240,7 @@ impl Chat {
         // has to be a limit, since an endless input would fill the queue again and again.
         let queued = iter::from_fn(|| self.console.try_next(true));
         let queued: Vec<_> = queued.take(self.limits.queue + 1).collect();
-        let ended = self.leave_at.is_some() || matches!(queued.last(), Some(Event::End));
+        let ended = self.leave_at.is_some() || matches!(queued.last(), Some(Event::End(_)));
         if *end == ChatEnd::Left && !self.console.is_terminal() && !ended {
             return;
         }
@@ -284,9 +292,9 @@ impl Chat {
 
     /// The last note: why the chat is over, or as an error, what went wrong.
     fn outcome(&self, end: ChatEnd) -> Result<String, String> {
-        match (end, &self.output_error) {
+        match (end, &self.broken) {
             (ChatEnd::Failed(why), _) => Err(why),
-            (_, Some(error)) => Err(format!("cannot write standard output: {}", describe(error))),
+            (_, Some(why)) => Err(why.clone()),
             _ if self.unsent == 1 => Err("1 line was not sent".to_owned()),
             _ if self.unsent > 1 => Err(format!("{} lines were not sent", self.unsent)),
             _ if self.in_doubt => Err(UNCONFIRMED.to_owned()),

@@ -389,7 +389,7 @@ async fn look(
             format!("refused: {said} (HTTP {status})")
         };
         let advice = if status == 401 {
-            ", see client --token-file"
+            ", see --token-file"
         } else {
             ""
         };

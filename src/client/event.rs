@@ -10,8 +10,8 @@ pub enum Event {
     Line(String),
     /// A part of the input cannot be sent; the text says why.
     Unfit(String),
-    /// The input has ended. This comes once.
-    End,
+    /// The input has ended, or cannot be read any further, for this reason. This comes once.
+    End(Option<io::Error>),
     /// A person or a signal asks to leave.
     Leave,
     /// The output has taken lines that waited to be shown, so that more can be shown.

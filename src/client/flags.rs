@@ -38,7 +38,7 @@ Examples:
   client ws://192.168.1.5:9000               on another port
   client 192.168.1.5/rust --name ana         in the room rust, under a name
   client wss://chat.example                  through TLS, on port 443
-  client 192.168.1.5 --token-file token      where a token is needed (see server --token-file)
+  client 192.168.1.5 --token-file token      where a token is needed (see the server's --token-file)
   echo hello | client --wait 2               says one line, and listens 2 seconds for answers
   client --wait 60 < /dev/null               only listens, for a minute
   client --json < /dev/null --wait 60 | jq -r '.text // empty'
@@ -119,7 +119,11 @@ impl Client {
             return Ok(None);
         };
         let token = value.to_str().and_then(Token::new);
-        let token = token.ok_or_else(|| format!("what {VARIABLE} holds is not a token"))?;
+        let token = token.ok_or_else(|| {
+            format!(
+                "what {VARIABLE} holds is not a token: it is 1 to 256 letters, digits and -._~+/"
+            )
+        })?;
         Ok(Some(token))
     }
 

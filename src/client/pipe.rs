@@ -11,7 +11,6 @@ use tokio::sync::oneshot;
 
 use crate::client::event::Event;
 use crate::client::limits::Limits;
-use crate::os;
 
 /// Reads standard input on a thread: an [`Event::Line`] or [`Event::Unfit`] for each line, and at
 /// last [`Event::End`]. The queue is bounded, so that a pipe that is faster than the chat is slowed
@@ -45,14 +44,10 @@ fn read(
                     events.blocking_send(Event::Unfit(why))?;
                 }
             },
-            Err(error) => {
-                let why = format!("cannot read standard input: {}", os::describe(&error));
-                events.blocking_send(Event::Unfit(why))?;
-                break;
-            }
+            Err(error) => return events.blocking_send(Event::End(Some(error))),
         }
     }
-    events.blocking_send(Event::End)
+    events.blocking_send(Event::End(None))
 }
 
 /// Reads one line into `line`, at most `most` bytes and the line's end. The rest of a longer line is
@@ -182,7 +177,7 @@ impl Output {
 mod tests {
     use super::*;
 
-    const END: &str = "End";
+    const END: &str = "End(None)";
 
     /// The events in words, since an error of the system equals no other.
     fn all(input: &[u8], most: usize, person: bool) -> Vec<String> {

@@ -116,8 +116,7 @@ fn refused(why: &CertificateError, host: &str) -> String {
         Why::UnknownIssuer
         | Why::BadSignature
         | Why::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            "nobody whom this machine trusts has signed its certificate (see client --ca)"
-                .to_owned()
+            "nobody whom this machine trusts has signed its certificate (see --ca)".to_owned()
         }
         Why::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
             "its certificate is one to sign others with, not one for a server \

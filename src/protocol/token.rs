@@ -7,8 +7,8 @@ use std::path::Path;
 use crate::os;
 use crate::protocol::limits::TOKEN;
 
-/// What says before a token, in a list of subprotocols, that it is one: a web page has no other
-/// place for it.
+/// What stands before a token among the subprotocols of a request: a web page has no other way to
+/// show one.
 pub const SUBPROTOCOL: &str = "token.";
 
 /// What is wrong with a file in which nobody has a token.

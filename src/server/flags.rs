@@ -32,7 +32,7 @@ Examples:
   server --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem
                                              for wss://, in secret on the way
   server --store chat.db                     keeps what is said, for ever
-  server --nats nats://10.0.0.1:4222         is one chat with all servers of which this is said
+  server --nats nats://10.0.0.1:4222         is one chat with every server that is given the same
   server --metrics 127.0.0.1:9464            tells Prometheus how it is, at that port's /metrics
   server --token-file tokens                 lets in who has a token of that file
 
@@ -88,7 +88,7 @@ pub struct Server {
     pub history: usize,
 
     /// Store the lines of all rooms in this file, an SQLite database: then whoever comes back, or late,
-    /// is not limited to what is in memory, and nothing is lost when the server ends in any way
+    /// is not limited to what is in memory, and nothing is lost however the server ends (in a power cut, with --store-sync)
     #[arg(long, env = "CHAT_STORE", value_name = "FILE")]
     pub store: Option<PathBuf>,
 

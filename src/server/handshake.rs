@@ -109,7 +109,7 @@ const NOT_GET: Refusal = refuse(
 );
 const NO_UPGRADE: Refusal = refuse(
     StatusCode::UPGRADE_REQUIRED,
-    "this is a WebSocket chat: connect with a WebSocket client, for instance: client ws://HOST:PORT",
+    "this is a WebSocket chat: connect to ws://HOST:PORT with a WebSocket client",
 );
 const NOT_VERSION_13: Refusal = refuse(
     StatusCode::UPGRADE_REQUIRED,
@@ -379,7 +379,7 @@ fn forbid(origin: &str) -> Refusal {
         "" => "an empty origin".to_owned(),
         shown => shown.to_owned(),
     };
-    let why = format!("pages of {shown} may not join: see server --allow-origin");
+    let why = format!("pages of {shown} may not join: see the server's --allow-origin");
     Refusal::Answered(StatusCode::FORBIDDEN, why.into())
 }
 

@@ -209,7 +209,7 @@ async fn after_the_end_of_the_input_what_is_unsent_goes_on() {
         let line = format!("{number:01000}");
         person.input.send(Event::Line(line)).await.unwrap();
     }
-    person.input.send(Event::End).await.unwrap();
+    person.input.send(Event::End(None)).await.unwrap();
     // Less fits into the stream than there is to say.
     let (stream, theirs) = duplex(1024);
     let mut server = ServerBuilder::new().serve(theirs);
@@ -242,7 +242,7 @@ async fn ended_with(sign: fn() -> Message, times: u32, answers: bool) -> (Connec
     let (mut chat, person) = chat(Duration::ZERO);
     let line = Event::Line("last".to_owned());
     person.input.send(line).await.unwrap();
-    person.input.send(Event::End).await.unwrap();
+    person.input.send(Event::End(None)).await.unwrap();
     let begun = Instant::now();
     let busy = async {
         for _ in 0..times {
@@ -290,7 +290,7 @@ async fn the_answer_to_a_goodbye_is_received_though_nobody_reads_the_output() {
         }
         let line = Event::Line("last".to_owned());
         person.input.send(line).await.unwrap();
-        person.input.send(Event::End).await.unwrap();
+        person.input.send(Event::End(None)).await.unwrap();
         while server.next().await.is_some() {}
         std::future::pending::<()>().await;
     };
@@ -309,7 +309,7 @@ async fn the_answer_to_a_goodbye_is_received_though_nobody_reads_the_output() {
 async fn a_wait_that_is_over_needs_no_server() {
     let wait = Duration::from_mins(1);
     let (mut chat, person) = chat(wait);
-    assert_eq!(chat.handle(Event::End), ControlFlow::Continue(()));
+    assert_eq!(chat.handle(Event::End(None)), ControlFlow::Continue(()));
     let begun = Instant::now();
     let over = chat.meanwhile(std::future::pending::<()>()).await;
     assert_eq!((over, begun.elapsed()), (Err(ChatEnd::InputSent), wait));
@@ -339,7 +339,7 @@ async fn a_server_that_does_not_say_whether_it_has_the_session_is_given_up() {
         .send(Event::Line("one".to_owned()))
         .await
         .unwrap();
-    person.input.send(Event::End).await.unwrap();
+    person.input.send(Event::End(None)).await.unwrap();
     let stream = opened(stream);
     let ended = Connection::new(stream, &mut chat).talk().await;
     assert_eq!(ended, ConnectionEnd::Silent);

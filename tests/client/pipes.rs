@@ -1,5 +1,6 @@
 //! The client as a part of a pipeline: what it reads, what it writes, and when it ends.
 
+use std::fs::File;
 use std::io::{self, BufWriter, PipeWriter, Write};
 use std::process::{ChildStdin, Command, Stdio};
 use std::thread::{self, JoinHandle};
@@ -179,6 +180,20 @@ fn what_cannot_be_written_is_a_failure_and_said() {
     bob.type_line("hello");
     assert_eq!(client.exit(), 1);
     let why = "client: cannot write standard output: no space left on device";
+    assert_eq!(client.err_rest(), [why]);
+}
+
+/// As `client < folder`, which the shell allows.
+#[test]
+fn what_cannot_be_read_is_a_failure_and_said() {
+    let server = Server::start();
+    let mut command = Program::command("client");
+    let folder = Stdio::from(File::open("/").unwrap());
+    let command = command.args([&server.url(), "--wait", "60"]);
+    let mut client = Program::spawn_from(command, folder, Stdio::piped(), Stdio::piped());
+    client.is_connected();
+    assert_eq!(client.exit(), 1);
+    let why = "client: cannot read standard input: is a directory";
     assert_eq!(client.err_rest(), [why]);
 }
 

@@ -574,8 +574,9 @@ fn a_client_in_the_background_leaves_the_terminal_alone() {
     let modes = window.modes();
     window.press(&format!("clear; {client} &\n"));
     let name = server.joined();
-    for round in ["one", "two"] {
-        // More than waits for a screen that stands still.
+    // At first it has also said that it is connected.
+    for (round, came) in [("one", 302), ("two", 301)] {
+        // More than waits for a screen that stands still, and more than is kept.
         for _ in 0..300 {
             bob.type_line(&"x".repeat(1000));
         }
@@ -587,6 +588,16 @@ fn a_client_in_the_background_leaves_the_terminal_alone() {
         assert!(!rows.iter().any(|row| row.starts_with(&b)), "{rows:?}");
         window.press("fg\n");
         window.shows_row(&format!("{b}: {round}"));
+        let rows = window.everything();
+        let unshown = |row: &String| {
+            let count = row.strip_prefix("client: ")?;
+            let count = count.strip_suffix(" lines before these are not shown");
+            count?.parse::<usize>().ok()
+        };
+        let last = rows.iter().rposition(|row| unshown(row).is_some());
+        let (told, behind) = rows[last.expect("it was told")..].split_first().unwrap();
+        let shown = behind.iter().filter(|row| row.starts_with(&b)).count();
+        assert_eq!(unshown(told).unwrap() + shown, came);
         window.press("mine\r");
         assert_eq!(bob.line(), format!("{name}: mine"));
         window.press("\x1a");

@@ -6,7 +6,7 @@ use std::fs;
 use crate::support::raw::{Raw, RawServer, agreement};
 use crate::support::{Program, Secret, Server};
 
-const REFUSED: &str = "refused: a valid token is needed here (HTTP 401), see client --token-file";
+const REFUSED: &str = "refused: a valid token is needed here (HTTP 401), see --token-file";
 
 fn serve(tokens: &Secret) -> Server {
     Server::with(&["--token-file", tokens.name()])
@@ -102,7 +102,10 @@ fn a_token_that_cannot_be_read_is_the_end_before_anything_is_sent() {
     }
     let mut command = Program::command("client");
     let client = Program::spawn(command.arg(&url).env("CHAT_TOKEN", "s3 cret"));
-    fails(client, "client: what CHAT_TOKEN holds is not a token");
+    fails(
+        client,
+        "client: what CHAT_TOKEN holds is not a token: it is 1 to 256 letters, digits and -._~+/",
+    );
     let mut server = server;
     server.stop();
     assert_eq!(server.program.rest(), [""; 0]);
@@ -180,7 +183,7 @@ fn a_client_that_is_refused_looks_whether_it_has_another_token_now() {
         "{said:?}"
     );
     assert!(
-        said.last().unwrap().ends_with(", see client --token-file"),
+        said.last().unwrap().ends_with(", see --token-file"),
         "{said:?}"
     );
 }

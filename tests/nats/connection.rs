@@ -228,7 +228,7 @@ fn flags_that_make_no_sense_are_refused() {
         &["--nats", "nats://127.0.0.1:1", "--nats-creds", "/nowhere"],
     );
     assert_eq!(server.exit(), 1);
-    let why = "server: cannot use /nowhere as credentials: no such file or directory";
+    let why = "server: cannot read /nowhere: no such file or directory";
     assert_eq!(server.err_rest(), [why]);
 }
 

@@ -224,7 +224,8 @@ fn a_variable_says_yes_or_no() {
     assert_eq!((client.exit(), client.err_rest()), (2, vec![line]));
 }
 
-/// As `CHAT_URL= client` in a shell, or a line that was left empty in a file of variables.
+/// As `CHAT_URL= client` in a shell, or a line that was left empty in a file of variables; and so is a switch
+/// that is off.
 #[test]
 fn an_empty_variable_is_unset() {
     let mut command = Program::command("server");
@@ -232,6 +233,8 @@ fn an_empty_variable_is_unset() {
     for name in ["MAX_MESSAGE", "MAX_CONNECTIONS", "THREADS", "ALLOW_ORIGIN"] {
         command.env(format!("CHAT_{name}"), "");
     }
+    // This would need another flag, if it was on.
+    command.env("CHAT_STORE_SYNC", "no");
     let server = Server::spawn(&mut command);
     let mut command = Program::command("client");
     for name in ["URL", "MAX_MESSAGE", "WAIT", "RECONNECT", "TIMESTAMPS"] {

@@ -108,7 +108,7 @@ fn each_fault_of_a_certificate_is_said_in_words() {
         (
             Kind::Good,
             stranger.ca(),
-            "nobody whom this machine trusts has signed its certificate (see client --ca)",
+            "nobody whom this machine trusts has signed its certificate (see --ca)",
         ),
         (
             Kind::Issuer,

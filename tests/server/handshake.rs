@@ -12,8 +12,8 @@ const NOT_HTTP: &str = "this is not an HTTP/1.1 request";
 const NO_TARGET: &str = "the request target is not usable";
 const NO_HOST: &str = "the request needs one Host";
 const NO_KEY: &str = "Sec-WebSocket-Key is not 16 bytes in base64";
-const NO_UPGRADE: &str = "this is a WebSocket chat: connect with a WebSocket client, for \
-    instance: client ws://HOST:PORT";
+const NO_UPGRADE: &str = "this is a WebSocket chat: connect to ws://HOST:PORT with a WebSocket \
+    client";
 const NO_VERSION: &str = "this server speaks WebSocket version 13";
 /// What pages of an origin are told that may not join.
 fn no_origin(origin: &str) -> String {
@@ -22,7 +22,7 @@ fn no_origin(origin: &str) -> String {
     } else {
         origin
     };
-    format!("pages of {origin} may not join: see server --allow-origin")
+    format!("pages of {origin} may not join: see the server's --allow-origin")
 }
 
 const TOO_LONG: &str = "the request is longer than 8 KiB";

@@ -275,7 +275,7 @@ fn a_flag_that_is_for_nothing_is_named() {
     assert_eq!(
         server.program.err_rest(),
         [
-            "server: --listen 127.0.0.1:0 is for nothing: a service manager has passed a socket that \
+            "server: --listen 127.0.0.1:0 is ignored: a service manager has passed a socket that \
              listens (LISTEN_FDS)"
         ]
     );

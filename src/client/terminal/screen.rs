@@ -234,7 +234,7 @@ pub struct Terminal {
     prompt: String,
     queued: Vec<String>,
     queued_bytes: usize,
-    /// What has come in the background.
+    /// The last of what has come in the background.
     unseen: Shown,
     shown: Shown,
     /// Columns and rows at the last drawing; `None` if that is to be done from scratch.
@@ -548,6 +548,13 @@ impl Terminal {
                 .paint(&mut out, columns, rows.saturating_sub(input.rows.len()));
         }
         let unseen = mem::take(&mut self.unseen);
+        if unseen.before > 0 {
+            let _ = write!(
+                out,
+                "client: {} lines before these are not shown\r\n",
+                unseen.before
+            );
+        }
         for line in unseen.lines.into_iter().chain(self.queued.drain(..)) {
             out.push_str(&line);
             out.push_str(end_of(&line));
@@ -645,6 +652,8 @@ fn end_of(line: &str) -> &'static str {
 struct Shown {
     lines: VecDeque<String>,
     bytes: usize,
+    /// How many lines were before them.
+    before: usize,
 }
 
 impl Shown {
@@ -653,6 +662,7 @@ impl Shown {
         self.lines.push_back(line);
         while self.lines.len() > SHOWN_LINES || self.bytes > SHOWN_BYTES {
             self.bytes -= self.lines.pop_front().map_or(self.bytes, |line| line.len());
+            self.before += 1;
         }
     }
 
@@ -742,7 +752,10 @@ mod tests {
         for number in 0..2 * SHOWN_LINES {
             shown.add(number.to_string());
         }
-        assert_eq!(shown.lines.len(), SHOWN_LINES);
+        assert_eq!(
+            (shown.lines.len(), shown.before),
+            (SHOWN_LINES, SHOWN_LINES)
+        );
         shown.add("x".repeat(SHOWN_BYTES));
         assert_eq!((shown.lines.len(), shown.bytes), (1, SHOWN_BYTES));
     }

@@ -204,12 +204,12 @@ impl Collector for Chat {
         )?;
         tell(
             "commit_seconds",
-            "Commits to the file of --store.",
+            "How long commits to the file of --store took.",
             &*super::COMMITS.0,
         )?;
         tell(
             "publish_seconds",
-            "Lines to NATS, until it delivered them.",
+            "How long lines took to NATS and back.",
             &*super::PUBLISHES.0,
         )?;
         tell(

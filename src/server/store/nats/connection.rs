@@ -3,7 +3,6 @@
 //! the connection was lost.
 
 use std::fmt::{self, Arguments};
-use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
@@ -29,7 +28,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::os::describe;
+use crate::os;
 use crate::server::limits::Limits;
 use crate::server::metrics;
 use crate::server::store::nats::names::Names;
@@ -174,10 +173,17 @@ impl Nats {
             };
         }
         if let Some(file) = place.credentials {
-            let cannot = |why: &str| format!("cannot use {} as credentials: {why}", file.display());
-            let text = fs::read_to_string(file).map_err(|error| cannot(&describe(&error)))?;
-            let with = options.credentials(&text);
-            options = with.map_err(|_| cannot("they are not what `nsc generate creds` writes"))?;
+            let text = String::from_utf8(os::read_file(file)?);
+            let with = text.ok().and_then(|text| options.credentials(&text).ok());
+            let shown = file.display();
+            options = with.ok_or_else(|| {
+                format!("cannot use {shown} as credentials: they are not what `nsc generate creds` writes")
+            })?;
+            if os::is_public(file) {
+                tell(format_args!(
+                    "others can read the credentials in {shown}: chmod 600 {shown}"
+                ));
+            }
         }
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|error| format!("cannot start: {error}"))?;
