@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::task::Poll;
+use std::thread;
 
 use rustix::fs::OFlags;
 use rustix::process::{Signal as Number, geteuid};
@@ -126,6 +127,15 @@ fn read(path: &Path, is_safe: impl FnOnce(&Metadata) -> bool) -> Result<Vec<u8>,
         return Err(cannot(&format!("it is longer than {FILE} bytes")));
     }
     Ok(bytes)
+}
+
+/// Starts a thread that nobody waits for.
+///
+/// # Errors
+///
+/// The system does not allow another one.
+pub fn start_thread(run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().spawn(run).map(drop)
 }
 
 /// That a program cannot start, since the system does not give it what it needs.

@@ -30,14 +30,14 @@ fn main() -> ExitCode {
         Ok(flags) => run(flags),
         Err(exit) => return exit,
     };
-    let Err(line) = ended else {
-        return ExitCode::SUCCESS;
-    };
-    let _ = writeln!(io::stderr(), "server: {line}");
-    ExitCode::FAILURE
+    ended.unwrap_or_else(|line| {
+        let _ = writeln!(io::stderr(), "server: {line}");
+        ExitCode::FAILURE
+    })
 }
 
-fn run(flags: Flags) -> Result<(), String> {
+/// Returns what the program ends with, or in one line, why it cannot even begin.
+fn run(flags: Flags) -> Result<ExitCode, String> {
     /// After so many tasks tokio asks the system for new input, 61 unless told otherwise. With a
     /// larger number all tasks that are ready run first, and what they say becomes one batch.
     const EVENT_INTERVAL: u32 = 1024;
@@ -62,7 +62,7 @@ struct Shared {
     limits: Limits,
 }
 
-async fn serve(flags: Flags, mut service: Service) -> Result<(), String> {
+async fn serve(flags: Flags, mut service: Service) -> Result<ExitCode, String> {
     let mut limits = flags.limits();
     let mut stop = Stop::listen().map_err(|error| cannot_start(&error))?;
     let is_passed = service.socket.is_some();
@@ -75,7 +75,7 @@ async fn serve(flags: Flags, mut service: Service) -> Result<(), String> {
     let mut listener = tokio::select! {
         listener = listening => listener?,
         // A name that is looked up can take long.
-        () = stop.asked() => return Ok(()),
+        () = stop.asked() => return Ok(ExitCode::SUCCESS),
     };
     let log = Log::open(&limits).map_err(|error| cannot_start(&error))?;
     log.report_panics();
@@ -92,10 +92,7 @@ async fn serve(flags: Flags, mut service: Service) -> Result<(), String> {
     };
     let entrance = match opened {
         Ok(Some(entrance)) => entrance,
-        ended => {
-            log.close(limits.log_end);
-            return ended.map(drop);
-        }
+        ended => return Ok(end(&log, &limits, ended.map(drop))),
     };
     let address = listener.address();
     log.print(format_args!("listening on port {}", address.port()));
@@ -119,6 +116,7 @@ async fn serve(flags: Flags, mut service: Service) -> Result<(), String> {
     let (entering, mut entered) = mpsc::channel::<()>(1);
     loop {
         while connections.try_join_next().is_some() {} // whose places are free again
+        refused.forget_ended(connections.len());
         // A few more than there are seats, since whoever is refused has none.
         let most = shared.limits.connections + shared.limits.refusals;
         tokio::select! {
@@ -152,8 +150,17 @@ async fn serve(flags: Flags, mut service: Service) -> Result<(), String> {
     };
     connections.shutdown().await;
     shared.entrance.close().await;
-    shared.log.close(shared.limits.log_end);
-    ended
+    Ok(end(&shared.log, &shared.limits, ended))
+}
+
+/// Says why the server ends, if it should not, behind all that was said before. Nobody may read that, and it is
+/// not waited for then. Returns what the program ends with.
+fn end(log: &Log, limits: &Limits, ended: Result<(), String>) -> ExitCode {
+    if let Err(why) = &ended {
+        log.warn(format_args!("{why}"));
+    }
+    log.close(limits.log_end);
+    ended.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
 }
 
 /// Waits until every connection has heard the goodbye, or the time for that is over. Lines that

@@ -54,9 +54,9 @@ impl Console {
         let ends = if screen && person {
             Ends::Terminal(Box::new(Terminal::open(PROMPT, limits.message)?))
         } else {
-            Ends::Pipe(pipe::input(limits, person), Output::to(io::stdout()))
+            Ends::Pipe(pipe::input(limits, person)?, Output::to(io::stdout())?)
         };
-        let notes = Output::to(io::stderr());
+        let notes = Output::to(io::stderr())?;
         Ok(Self::new(ends, notes, format, stop, limits))
     }
 

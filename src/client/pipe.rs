@@ -11,18 +11,22 @@ use tokio::sync::oneshot;
 
 use crate::client::event::Event;
 use crate::client::limits::Limits;
+use crate::os::start_thread;
 
 /// Reads standard input on a thread: an [`Event::Line`] or [`Event::Unfit`] for each line, and at
 /// last [`Event::End`]. The queue is bounded, so that a pipe that is faster than the chat is slowed
 /// down. An empty line is sent from a pipe, but a person has only pressed Enter, so it is left out.
-#[must_use]
-pub fn input(limits: &Limits, person: bool) -> Receiver<Event> {
+///
+/// # Errors
+///
+/// The system allows no more threads.
+pub fn input(limits: &Limits, person: bool) -> io::Result<Receiver<Event>> {
     let (events, receiver) = channel(limits.queue);
     let most = limits.message;
-    std::thread::spawn(move || {
+    start_thread(move || {
         let _ = read(io::stdin().lock(), most, person, &events);
-    });
-    receiver
+    })?;
+    Ok(receiver)
 }
 
 /// Sends an event for each line of `input`. Stops with an error when the receiver is gone.
@@ -92,11 +96,14 @@ pub struct Output {
 
 impl Output {
     /// Starts a thread that writes to `end`.
-    #[must_use]
-    pub fn to(mut end: impl Write + Send + 'static) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// The system allows no more threads.
+    pub fn to(mut end: impl Write + Send + 'static) -> io::Result<Self> {
         let (pieces, mut receiver) = channel::<String>(1);
         let (tell, error) = oneshot::channel();
-        std::thread::spawn(move || {
+        start_thread(move || {
             while let Some(piece) = receiver.blocking_recv() {
                 let written = end.write_all(piece.as_bytes()).and_then(|()| end.flush());
                 if let Err(error) = written {
@@ -104,8 +111,8 @@ impl Output {
                     return;
                 }
             }
-        });
-        Self::over(pieces, error)
+        })?;
+        Ok(Self::over(pieces, error))
     }
 
     /// Sends the pieces into a channel, from which a thread or a test takes them. `error` brings the

@@ -17,6 +17,7 @@ use subtle::{ConditionallySelectable, ConstantTimeEq};
 use tokio::sync::watch;
 use tokio_websockets::CloseCode;
 
+use crate::os::cannot_start;
 use crate::protocol::close::Fault;
 use crate::protocol::token::{self, Token};
 use crate::server::files;
@@ -30,6 +31,12 @@ const NO_TOKEN: Refusal = refuse(StatusCode::UNAUTHORIZED, "a valid token is nee
 const REVOKED: Fault = (
     CloseCode::POLICY_VIOLATION,
     Cow::Borrowed("your token is not valid any more"),
+);
+
+/// … and when it does not give the name any more that its bearer has.
+const RENAMED: Fault = (
+    CloseCode::POLICY_VIOLATION,
+    Cow::Borrowed("the names of the tokens were changed, and yours with them"),
 );
 
 /// The tokens that are in force.
@@ -168,7 +175,7 @@ impl Access {
         let (in_force, tokens) = watch::channel(usable(&path, &first, limits)?);
         let (name, limits) = (path.clone(), limits.clone());
         let read = move || token::read(&path);
-        files::follow(limits.look, first, read, move |file| {
+        let followed = files::follow(limits.look, first, read, move |file| {
             let file = file.map_err(str::to_owned);
             match file.and_then(|file| usable(&name, file, &limits)) {
                 Ok(tokens) => {
@@ -181,6 +188,7 @@ impl Access {
                 Err(why) => tell(format_args!("{why} (the tokens from before stay in force)")),
             }
         });
+        followed.map_err(|error| cannot_start(&error))?;
         Ok(Self::by(tokens))
     }
 
@@ -259,8 +267,11 @@ impl Bearer {
         while self.tokens.changed().await.is_ok() {
             let tokens = self.tokens.borrow_and_update();
             let name = tokens.name(&self.token, self.wished.as_ref());
-            if name.as_ref() != Ok(&self.name) {
+            if name == Err(NO_TOKEN) {
                 return REVOKED;
+            }
+            if name.as_ref() != Ok(&self.name) {
+                return RENAMED;
             }
         }
         pending().await

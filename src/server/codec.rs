@@ -16,7 +16,9 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, Join, ReadBuf, join};
-use tokio_websockets::{Error, Limits, Message, ServerBuilder, WebSocketStream};
+use tokio_websockets::{Error, Message, ServerBuilder, WebSocketStream};
+
+use crate::server::limits::Limits;
 
 /// Bytes that are read from the socket in one call, as much as the library's buffer has place for.
 const PIECE: usize = 8 * 1024;
@@ -27,6 +29,8 @@ pub struct Codec<R> {
     socket: R,
     /// Bytes of the longest message.
     longest: usize,
+    /// Bytes after which the others have their turn, though no message has come of them.
+    turn: usize,
     library: Option<Box<Library>>,
     /// What the pongs are taken from while there is no library.
     no_pongs: Vec<u8>,
@@ -44,12 +48,13 @@ impl<R> Codec<R>
 where
     R: AsyncRead + Unpin,
 {
-    /// Reads messages of at most `longest` bytes from `early` and then from `socket`.
+    /// Reads messages from `early` and then from `socket`.
     #[must_use]
-    pub fn new(socket: R, early: &[u8], longest: usize) -> Self {
+    pub fn new(socket: R, early: &[u8], limits: &Limits) -> Self {
         let mut codec = Self {
             socket,
-            longest,
+            longest: limits.message,
+            turn: limits.turn,
             library: None,
             no_pongs: Vec::new(),
         };
@@ -65,6 +70,7 @@ where
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
+        let mut bytes = 0;
         loop {
             if let Some(library) = &mut self.library {
                 if let Poll::Ready(next) = library.poll_next(cx) {
@@ -74,11 +80,19 @@ where
                     self.library = None;
                 }
             }
+            if bytes >= self.turn {
+                // Those of an endless message of empty frames would otherwise be taken all at once.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let mut space = [MaybeUninit::uninit(); PIECE];
             let mut piece = ReadBuf::uninit(&mut space);
             match ready!(Pin::new(&mut self.socket).poll_read(cx, &mut piece)) {
                 Ok(()) if piece.filled().is_empty() => return Poll::Ready(None),
-                Ok(()) => self.feed(piece.filled()),
+                Ok(()) => {
+                    bytes += piece.filled().len();
+                    self.feed(piece.filled());
+                }
                 Err(error) => return Poll::Ready(Some(Err(error.into()))),
             }
         }
@@ -120,7 +134,7 @@ where
 
 impl Library {
     fn new(longest: usize) -> Box<Self> {
-        let limits = Limits::default().max_payload_len(Some(longest));
+        let limits = tokio_websockets::Limits::default().max_payload_len(Some(longest));
         let memory = join(Unread(Vec::new()), Vec::new());
         Box::new(Self {
             stream: ServerBuilder::new().limits(limits).serve(memory),
@@ -196,7 +210,11 @@ mod tests {
     async fn the_library_is_there_only_while_it_is_needed() {
         let (mut client, socket) = duplex(100_000);
         let early = encoded(Message::text("early"), 1000).await;
-        let mut codec = Codec::new(socket, &early, 100_000);
+        let limits = Limits {
+            message: 100_000,
+            ..Limits::default()
+        };
+        let mut codec = Codec::new(socket, &early, &limits);
         let first = codec.next().await.unwrap().unwrap();
         assert_eq!(**first.as_payload(), *b"early");
         for (message, frame, stays) in [
@@ -231,5 +249,25 @@ mod tests {
         }
         drop(client);
         assert!(codec.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_message_that_never_ends_leaves_the_others_their_turn() {
+        const EMPTY: [u8; 6] = [0, 0x80, 0, 0, 0, 0];
+        let (mut client, socket) = duplex(1_000_000);
+        let limits = Limits::default();
+        let frames = 10 * limits.turn / EMPTY.len();
+        let begin = [1, 0x80, 0, 0, 0, 0];
+        client.write_all(&begin).await.unwrap();
+        client.write_all(&EMPTY.repeat(frames)).await.unwrap();
+        drop(client);
+        let mut codec = Codec::new(socket, &[], &limits);
+        let (mut turns, mut next) = (0, None);
+        while next.is_none() {
+            next = codec.next().now_or_never();
+            turns += 1;
+        }
+        assert!(next.flatten().is_none());
+        assert!((10..20).contains(&turns), "{turns}");
     }
 }

@@ -145,8 +145,7 @@ impl Entrance {
                 .enter_when_known(&request.target, address, &mut pass);
             Ok((entering.await?, pass))
         };
-        let (reader, writer) =
-            socket::open(stream, certificate, rules.until, stranger, limits).await?;
+        let (reader, writer, rules) = socket::open(stream, certificate, rules, limits).await?;
         let health = || self.rooms.health();
         let accepted = handshake::accept(reader, writer, rules, health, enter, limits).await?;
         let (mut connection, (mut member, pass), seat) = accepted;

@@ -12,7 +12,7 @@ use bytes::{BufMut, BytesMut};
 use http::header::SEC_WEBSOCKET_PROTOCOL;
 use http::{HeaderValue, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Join, join};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_websockets::ServerBuilder;
 
 use crate::protocol::close;
@@ -128,6 +128,11 @@ pub const CROWDED: Refusal = refuse(
     StatusCode::TOO_MANY_REQUESTS,
     "there are too many connections from your address: close one, or try again later",
 );
+/// The store does not answer.
+pub const NOT_KNOWN: Refusal = refuse(
+    UNAVAILABLE,
+    "what was said in this room cannot be read or stored now: try again later",
+);
 /// Nobody is let in any more.
 pub const SHUTTING_DOWN: Refusal = refuse(UNAVAILABLE, "the server is shutting down");
 
@@ -169,16 +174,19 @@ where
 {
     let mut stream = join(reader, writer);
     let (until, stranger) = (rules.until, rules.stranger);
-    let entered = timeout_at(until, async {
-        let (request, mut rest, seat) = request(&mut stream, rules, limits.head).await?;
+    let entered = async {
+        let asked = timeout_at(until, request(&mut stream, rules, limits.head));
+        let (request, mut rest, seat) = asked.await.unwrap_or(Err(LATE))?;
         let place = tokio::select! {
             biased;
             place = enter(&request) => place?,
             () = has_left(&mut stream, &mut rest, limits.head) => return Err(Refusal::Left),
+            // It has asked in time, but a store has not answered.
+            () = sleep_until(until) => return Err(NOT_KNOWN),
         };
         Ok((place, request, rest, seat))
-    });
-    match entered.await.unwrap_or(Err(LATE)) {
+    };
+    match entered.await {
         Ok((place, request, rest, seat)) => {
             let connection = upgrade(stream, &request, &rest, limits).await;
             Ok((connection.ok_or(Refusal::Left)?, place, seat))
@@ -410,7 +418,7 @@ where
     let memory = join(request.as_bytes(), &mut answer);
     server.accept(memory).await.ok()?;
     let (reader, socket) = stream.into_inner();
-    let codec = Codec::new(reader, rest, limits.message);
+    let codec = Codec::new(reader, rest, limits);
     let mut writer = Writer::new(socket, limits);
     writer.push([answer.into()]);
     Some(Connection { codec, writer })

@@ -20,8 +20,8 @@ use crate::protocol::limits::{CLOSE, HEAD, MESSAGE, QUIET, longest};
 /// + store                                      what SQLite keeps for itself, or NATS
 /// ```
 ///
-/// where `full = batch + longest` is a full batch, to which one line more was added, `longest` is one line as it is
-/// relayed ([`longest`]), and `said = 2 * turn + longest` is text for the log. The fourth line is what one
+/// where `full = batch + longest` is a full batch, to which one line more was added (with a store, `backlog`, if that
+/// is more: what is said while it is busy becomes one), `longest` is one line as it is relayed ([`longest`]), and `said = 2 * turn + longest` is text for the log. The fourth line is what one
 /// connection can hold: a half-received message and the buffer it is read through, what is being written to it (the
 /// batch that fills `gather` may be a whole one; what it reads of the past is copied for it, as much at a time),
 /// lines that wait for the room to take them, as frames, and the text for the log of those and of what the room has
@@ -254,9 +254,15 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Bytes of a full batch to which one line more was added.
+    /// Bytes of a full batch to which one line more was added; with a store, of all that is said while it is
+    /// busy.
     const fn full(&self) -> usize {
-        self.batch + longest(self.message)
+        let full = self.batch + longest(self.message);
+        if self.store > 0 && self.backlog > full {
+            self.backlog
+        } else {
+            full
+        }
     }
 
     /// The space that lines of so many bytes need: their bytes, at least one place of the channel's share

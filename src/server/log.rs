@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::os::describe;
+use crate::os::{describe, start_thread};
 use crate::server::ended::Ended;
 use crate::server::identity::Identity;
 use crate::server::limits::Limits;
@@ -43,14 +43,14 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// The system does not let the two outputs be used.
+    /// The system does not let the two outputs be used, or allows no more threads.
     pub fn open(limits: &Limits) -> io::Result<Self> {
         // Without the standard library's buffers, so that after an error it is known what is
         // written and what is not.
         let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
         let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        let err = Queue::start(stderr, limits, None);
-        let out = Queue::start(stdout, limits, Some(err.clone()));
+        let err = Queue::start(stderr, limits, None)?;
+        let out = Queue::start(stdout, limits, Some(err.clone()))?;
         let warned = Warned {
             since: Instant::now(),
             written: 0,
@@ -218,7 +218,7 @@ fn size(lines: &[u8]) -> usize {
 
 impl Queue {
     /// A queue and the thread that writes it to `sink`; trouble with it goes to `trouble`.
-    fn start(sink: File, limits: &Limits, trouble: Option<Queue>) -> Self {
+    fn start(sink: File, limits: &Limits, trouble: Option<Queue>) -> io::Result<Self> {
         let (entries, receiver) = mpsc::channel();
         let queue = Self {
             entries,
@@ -236,8 +236,8 @@ impl Queue {
             told: None,
             seldom: limits.log_seldom,
         };
-        thread::spawn(move || output.run());
-        queue
+        start_thread(move || output.run())?;
+        Ok(queue)
     }
 
     /// Adds lines, `count` of them.
@@ -313,6 +313,7 @@ impl Output {
             }
             self.tell_dropped();
             if let Err(error) = self.write(&text) {
+                drop(flushed);
                 self.end(&error, count);
                 return;
             }

@@ -42,7 +42,7 @@ pub static RECEIVED: Counter = Counter::new();
 pub static SENT: Counter = Counter::new();
 /// Lines of output that were dropped, since nobody read it.
 pub static DROPPED: Counter = Counter::new();
-/// Those who wait to speak until receivers have taken what was said before.
+/// Those who wait to speak until receivers, or a store, have taken what was said before.
 pub static HELD: Gauge = Gauge::new();
 /// How long they waited.
 pub static HOLDS: Times = Times::new();

@@ -2,7 +2,8 @@
 //!
 //! A thousand who come at once must not cost a million notices. So those of one moment are
 //! gathered, and named in one line by a task of the room. Whoever is back within a few seconds has
-//! not left: a reconnect is not news. It is known by its session, or by its name if it has none.
+//! not left: a reconnect under the same name is not news. Of two who had the name one after the other, a session
+//! tells which.
 //!
 //! If several servers have the room, each tells the others who is in it there. Somebody is known by its
 //! name, here as there: who goes from one server to another has neither come nor left.

@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::future::pending;
-
 use std::sync::Weak;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -19,11 +18,9 @@ pub type Seat = OwnedSemaphorePermit;
 #[derive(Debug, Default)]
 pub struct Refused {
     tasks: VecDeque<Task>,
-    /// With so many it is looked who has left, …
-    full: usize,
 }
 
-/// … and with no fewer than so many.
+/// It is not looked who of so few has left.
 const FEW: usize = 64;
 
 /// The task of one of them.
@@ -39,17 +36,21 @@ struct Task {
 impl Refused {
     /// Another one has come, whose task this is, and whose seat as long as it has one.
     pub fn push(&mut self, handle: AbortHandle, seat: Weak<Seat>) {
-        if self.tasks.len() >= self.full {
-            self.tasks.retain(|task| !task.handle.is_finished());
-            // So that each is looked at once on average, however many there are.
-            self.full = FEW.max(2 * self.tasks.len());
-        }
         self.tasks.push_back(Task {
             handle,
             seat,
             came: Instant::now(),
             is_ending: false,
         });
+    }
+
+    /// Forgets those who have left, of whose tasks the system still keeps the memory, when they are half of
+    /// all: so each is looked at twice on average. So many have not left.
+    pub fn forget_ended(&mut self, open: usize) {
+        if self.tasks.len() >= FEW.max(2 * open) {
+            self.tasks.retain(|task| !task.handle.is_finished());
+            self.tasks.shrink_to(FEW);
+        }
     }
 
     /// Turns the first one away that has no seat, as soon as it has had its time, and nobody else before its task
@@ -65,5 +66,31 @@ impl Refused {
             }
             _ => pending().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn those_who_have_left_are_forgotten() {
+        let (mut refused, mut open) = (Refused::default(), JoinSet::new());
+        for n in 0..10 * FEW {
+            refused.push(open.spawn(async {}), Weak::new());
+            if n % 2 == 0 {
+                refused.push(open.spawn(pending()), Weak::new());
+            }
+        }
+        while open.len() > 5 * FEW {
+            open.join_next().await;
+            refused.forget_ended(open.len());
+            assert!(refused.tasks.len() <= FEW.max(2 * open.len()));
+        }
+        open.shutdown().await;
+        refused.forget_ended(open.len());
+        assert!(refused.tasks.is_empty());
     }
 }

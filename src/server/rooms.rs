@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::server::access::Pass;
 use crate::server::ended::Ended;
-use crate::server::handshake::{Refusal, SHUTTING_DOWN, refuse};
+use crate::server::handshake::{NOT_KNOWN, Refusal, SHUTTING_DOWN, refuse};
 use crate::server::history::History;
 use crate::server::identity::Identity;
 use crate::server::limits::Limits;
@@ -36,10 +36,6 @@ const NO_ROOM: Refusal = refuse(
 );
 const NO_NAME: Refusal = refuse(StatusCode::BAD_REQUEST, name::RULE);
 const SEVERAL_NAMES: Refusal = refuse(StatusCode::BAD_REQUEST, "there is one name at most");
-const NOT_KNOWN: Refusal = refuse(
-    StatusCode::SERVICE_UNAVAILABLE,
-    "what was said in this room cannot be read or stored now: try again later",
-);
 const TOO_MANY_ROOMS: Refusal = refuse(
     StatusCode::SERVICE_UNAVAILABLE,
     "there are too many rooms: enter one that is there, or try again later",
@@ -381,15 +377,20 @@ async fn forget(rooms: Weak<Rooms>, budget: Arc<Budget>, limits: Limits) {
 }
 
 impl State {
-    /// Drops the room that has been empty for longest. Returns whether there was one.
+    /// Drops the empty room in which nothing was said, or if there is none, the one that has been empty for
+    /// longest: else strangers could make everybody forget the others by coming and going. Returns whether
+    /// there was one.
     fn drop_oldest(&mut self) -> bool {
         let empty = self
             .rooms
             .iter()
             .filter(|(_, entry)| !entry.room.is_storing())
-            .filter_map(|(path, entry)| Some((entry.empty?, path)));
-        let oldest = empty.min_by_key(|(since, _)| *since);
-        let path = oldest.map(|(_, path)| path.clone());
+            .filter_map(|(path, entry)| {
+                let was_used = entry.room.history(|past| past.end() > 0);
+                Some((was_used, entry.empty?, path))
+            });
+        let oldest = empty.min_by_key(|(was_used, since, _)| (*was_used, *since));
+        let path = oldest.map(|(.., path)| path.clone());
         path.is_some_and(|path| self.rooms.remove(&path).is_some())
     }
 

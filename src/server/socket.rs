@@ -10,11 +10,10 @@ use socket2::SockRef;
 use tokio::io::{self as tokio_io, AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::time::Instant;
 
-use crate::server::handshake::Refusal;
+use crate::server::handshake::{Refusal, Rules};
 use crate::server::limits::Limits;
-use crate::server::metrics::{self, Stranger};
+use crate::server::metrics;
 use crate::server::room::TryWrite;
 use crate::server::tls::{Certificate, Session};
 
@@ -37,27 +36,30 @@ pub enum WriteHalf {
 }
 
 /// The two halves of a client's socket: with a certificate, those of a TLS session, for whose
-/// handshake there is time `until` then.
+/// handshake there is as much time as for the request. Returns the rules as well.
 ///
 /// # Errors
 ///
 /// There is no TLS session.
-pub async fn open(
+pub async fn open<'r, S>(
     stream: TcpStream,
     certificate: Option<&Certificate>,
-    until: Instant,
-    stranger: &Stranger,
+    rules: Rules<'r, S>,
     limits: &Limits,
-) -> Result<(ReadHalf, WriteHalf), Refusal> {
+) -> Result<(ReadHalf, WriteHalf, Rules<'r, S>), Refusal> {
     // A line is small and should leave at once. Failing is no reason to turn anyone away.
     let _ = stream.set_nodelay(true);
     if let Some(certificate) = certificate {
-        let session = certificate.accept(stream, until, stranger, limits).await?;
+        let (session, rules) = certificate.accept(stream, rules, limits).await?;
         let (reader, writer) = tokio_io::split(session);
-        Ok((ReadHalf::Tls(reader), WriteHalf::Tls(writer)))
+        Ok((ReadHalf::Tls(reader), WriteHalf::Tls(writer), rules))
     } else {
         let (reader, writer) = stream.into_split();
-        Ok((ReadHalf::Plain(reader), WriteHalf::Plain(Arc::new(writer))))
+        Ok((
+            ReadHalf::Plain(reader),
+            WriteHalf::Plain(Arc::new(writer)),
+            rules,
+        ))
     }
 }
 

@@ -10,7 +10,6 @@ use std::future::pending;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::thread;
 
 use http::StatusCode;
 use rustls_pki_types::pem::PemObject;
@@ -24,12 +23,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{Error, ServerConfig, ServerConnection};
 
-use crate::os::{self, describe, read_file};
+use crate::os::{self, cannot_start, describe, read_file};
 use crate::protocol::tls::Stream;
 use crate::server::files;
-use crate::server::handshake::{self, Refusal, refuse};
+use crate::server::handshake::{self, Refusal, Rules, refuse};
 use crate::server::limits::Limits;
-use crate::server::metrics::Stranger;
 
 /// A client's TLS session.
 pub type Session = Stream<TcpStream>;
@@ -80,9 +78,10 @@ impl Certificate {
             handshakes: runtime.handle().clone(),
         };
         // To the end of the program.
-        thread::spawn(move || runtime.block_on(pending::<()>()));
+        os::start_thread(move || runtime.block_on(pending::<()>()))
+            .map_err(|error| cannot_start(&error))?;
         let again = paths.clone();
-        files::follow(
+        let followed = files::follow(
             limits.look,
             first,
             move || read(&again),
@@ -97,35 +96,37 @@ impl Certificate {
                 }
             },
         );
+        followed.map_err(|error| cannot_start(&error))?;
         Ok(certificate)
     }
 
-    /// Opens a TLS session, until the deadline at the latest. The kind of the first byte tells a TLS
-    /// hello (RFC 8446 5.1) from an HTTP request, which is answered in plain text.
+    /// Opens a TLS session, until the deadline at the latest, and returns it and the rules. The kind of the
+    /// first byte tells a TLS hello (RFC 8446 5.1) from an HTTP request, which is answered in plain text.
     ///
     /// # Errors
     ///
-    /// There is no session, and the other end has been told why, if it could be.
-    pub async fn accept(
+    /// There is no session, and the other end has been told why, if it could be. It has given its seat back
+    /// before that, since it may be a while in leaving.
+    pub async fn accept<'r, S>(
         &self,
         stream: TcpStream,
-        until: Instant,
-        stranger: &Stranger,
+        rules: Rules<'r, S>,
         limits: &Limits,
-    ) -> Result<Session, Refusal> {
-        let mut first = [0];
+    ) -> Result<(Session, Rules<'r, S>), Refusal> {
+        let (until, mut first) = (rules.until, [0]);
         let peeked = timeout_at(until, stream.peek(&mut first)).await;
         let (mut stream, refusal) = match peeked.map_err(|_| LATE)? {
             Ok(1..) if first == [handshake::TLS_HELLO] => {
                 match self.handshake(stream, until, limits).await? {
-                    (socket, Ok(session)) => return Ok(Stream::new(socket, session)),
+                    (socket, Ok(session)) => return Ok((Stream::new(socket, session), rules)),
                     (stream, Err(refusal)) => (stream, refusal),
                 }
             }
             Ok(1..) => (stream, NOT_TLS),
             _ => return Err(Refusal::Left),
         };
-        stranger.is_refused(&refusal);
+        rules.stranger.is_refused(&refusal);
+        drop(rules.seat);
         let answer = handshake::answer(&mut stream, &refusal);
         let _ = timeout(limits.close, answer).await;
         Err(refusal)

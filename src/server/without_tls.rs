@@ -5,11 +5,9 @@ use std::fmt::Arguments;
 use std::path::Path;
 
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
-use crate::server::handshake::Refusal;
+use crate::server::handshake::{Refusal, Rules};
 use crate::server::limits::Limits;
-use crate::server::metrics::Stranger;
 
 /// A client's TLS session, of which there is none.
 pub type Session = TcpStream;
@@ -39,13 +37,12 @@ impl Certificate {
     ///
     /// There are none.
     #[allow(clippy::unused_async)] // as the other one is
-    pub async fn accept(
+    pub async fn accept<'r, S>(
         &self,
         _stream: TcpStream,
-        _until: Instant,
-        _stranger: &Stranger,
+        _rules: Rules<'r, S>,
         _limits: &Limits,
-    ) -> Result<Session, Refusal> {
+    ) -> Result<(Session, Rules<'r, S>), Refusal> {
         match *self {}
     }
 }

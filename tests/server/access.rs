@@ -343,6 +343,7 @@ fn there_may_be_a_thousand_tokens() {
 #[test]
 fn whose_token_is_gone_is_closed_and_nobody_else() {
     const GOODBYE: &str = "your token is not valid any more";
+    const RENAMED: &str = "the names of the tokens were changed, and yours with them";
     let tokens = Secret::with("gone\nstays\nrenamed ana\nnamed budi\nfree\nslow\nwaits\n");
     let mut server = serve(&tokens, &["--rate", "100"]);
     let port = server.port;
@@ -373,15 +374,24 @@ fn whose_token_is_gone_is_closed_and_nobody_else() {
     gone.send_frame(0x89, b"");
     assert_eq!(gone.frame(), Some((0x8a, Vec::new())));
     tokens.write("stays\nrenamed anita\nnamed budi\nfree\nnew eve\n");
-    for closed in [&mut gone, &mut renamed, &mut squatter, &mut waits] {
-        assert_eq!(closed.close(), (1008, GOODBYE.to_owned()));
+    for (closed, goodbye) in [
+        (&mut gone, GOODBYE),
+        (&mut renamed, RENAMED),
+        (&mut squatter, RENAMED),
+        (&mut waits, GOODBYE),
+    ] {
+        assert_eq!(closed.close(), (1008, goodbye.to_owned()));
     }
     let line = format!("{} was read again, tokens in force now: 5", tokens.name());
     let told = std::iter::repeat_with(|| server.program.err_line()).take(6);
     let told: Vec<_> = told.collect();
     assert!(told.contains(&format!("server: {line}")), "{told:?}");
-    for name in [gone.name(), renamed.name() + " (ana)", slow_name.clone()] {
-        let line = format!("server: {name} was closed: {GOODBYE} (1008)");
+    for (name, goodbye) in [
+        (gone.name(), GOODBYE),
+        (renamed.name() + " (ana)", RENAMED),
+        (slow_name.clone(), GOODBYE),
+    ] {
+        let line = format!("server: {name} was closed: {goodbye} (1008)");
         assert!(told.contains(&line), "{told:?}");
     }
     // It gets no more than what was on its way; the rest of it is cut off after two seconds.

@@ -1,9 +1,16 @@
 //! Who gets in, and what those hear who do not: each refusal as bytes on a real socket, its line
 //! for the operator, and a server that serves on behind it.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+
+use chat_pair::server::handshake::{self, Refusal, Rules};
+use chat_pair::server::limits::Limits;
+use chat_pair::server::metrics::Stranger;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, split};
+use tokio::time::Instant;
 
 use crate::support::raw::{FIN, Others, REQUEST, Raw, TEXT, frame};
 use crate::support::{Program, Server};
@@ -361,6 +368,36 @@ fn a_full_chat_says_so() {
     // The place is free again once the server has noticed.
     drop(ann);
     Raw::join_when_there_is_room(server.port);
+}
+
+/// Whoever has asked in time is not to blame when a store does not answer.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_store_is_told_so() {
+    let (near, mut far) = duplex(64 * 1024);
+    let (reader, writer) = split(near);
+    far.write_all(REQUEST.as_bytes()).await.unwrap();
+    let answered = tokio::spawn(async move {
+        let rules = Rules {
+            origins: &[],
+            seat: Ok(()),
+            until: Instant::now() + Limits::DEFAULT.handshake,
+            stranger: &Stranger::arrives(),
+        };
+        let enter = async |_: &handshake::Request| pending::<Result<(), Refusal>>().await;
+        handshake::accept(reader, writer, rules, || Ok(()), enter, &Limits::DEFAULT).await
+    });
+    let mut answer = String::new();
+    far.read_to_string(&mut answer).await.unwrap();
+    drop(far);
+    assert!(
+        answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"),
+        "{answer}"
+    );
+    assert_eq!(
+        answered.await.unwrap().err(),
+        Some(handshake::NOT_KNOWN),
+        "{answer}"
+    );
 }
 
 #[test]

@@ -781,6 +781,34 @@ fn an_empty_room_is_kept_for_its_sessions_until_its_place_is_needed() {
     drop(two);
 }
 
+/// Else whoever comes and goes could make everybody forget all others.
+#[test]
+fn a_room_in_which_nothing_was_said_gives_way_first() {
+    let mut server = Server::with(&["--max-rooms", "2"]);
+    let port = server.port;
+    let enter = |room: &str| {
+        let mut raw = Raw::enter(port, &format!("/{room}?session={KEY}"));
+        let first = raw.text();
+        let epoch = first.split(' ').next().unwrap().to_owned();
+        (raw, epoch)
+    };
+    let leave = |server: &mut Server, raw: Raw, room: &str| {
+        let name = raw.name();
+        drop(raw);
+        server.lines_to(&format!("Client {name} disconnected in {room}"));
+    };
+    let (mut used, epoch) = enter("used");
+    used.say("hello");
+    let name = used.name();
+    server.lines_to(&format!("Received from {name} in used: hello"));
+    leave(&mut server, used, "used");
+    for room in ["a", "b", "c"] {
+        let (silent, _) = enter(room);
+        leave(&mut server, silent, room);
+    }
+    assert_eq!(enter("used").1, epoch);
+}
+
 fn enter(rooms: &Arc<Rooms>, query: &str) -> (Member, String) {
     let target = format!("/rust?{query}").parse().unwrap();
     let member = rooms

@@ -1,7 +1,8 @@
 //! A server that is asked to stop: everyone is told, nothing that was accepted is lost, and
 //! nobody keeps it from ending.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::process::Stdio;
 use std::thread;
 
 use crate::support::raw::{BINARY, CLOSE, Ear, FIN, PING, REQUEST, Raw, close_frame, frame};
@@ -162,6 +163,24 @@ fn a_second_signal_ends_at_once() {
     assert_eq!(server.program.exit(), 1);
     let why = "server: ended at once, at a second signal";
     assert_eq!(server.program.err_rest(), [why]);
+    was_stuck(never_reads);
+}
+
+/// A pipe that is full, and whose reader stands still.
+#[test]
+fn nobody_has_to_read_why_it_ends() {
+    let (_unread, mut full) = io::pipe().unwrap();
+    full.write_all(&vec![b'\n'; 64 * 1024]).unwrap();
+    let mut command = Program::command("server");
+    command.args(["--listen", "127.0.0.1:0"]);
+    let server = Program::spawn_on(&mut command, Stdio::piped(), full.into());
+    let mut server = Server::of(server);
+    let never_reads = Raw::narrow(server.port);
+    let mut bob = stuff(server.port);
+    server.program.signal("TERM");
+    assert_eq!(bob.close(), (1001, GOODBYE.to_owned()));
+    server.program.signal("INT");
+    assert_eq!(server.program.exit(), 1);
     was_stuck(never_reads);
 }
 

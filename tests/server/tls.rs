@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use chat_pair::protocol::tls::Stream;
-use chat_pair::server::handshake::Refusal;
+use chat_pair::server::handshake::{Refusal, Rules};
 use chat_pair::server::limits::Limits;
 use chat_pair::server::metrics::Stranger;
 use chat_pair::server::tls::Certificate;
@@ -106,6 +106,16 @@ fn a_handshake_counts_as_a_connection() {
     drop(Raw::join_when_there_is_room(tunnel));
 }
 
+#[test]
+fn who_is_refused_before_tls_keeps_nobody_out() {
+    let (authority, server) = served(&["--max-connections", "1"]);
+    let tunnel = authority.tunnel(server.port, &TLS13);
+    let mut plain = Raw::asking(server.port);
+    assert_eq!(plain.refusal().0, 400);
+    drop(Raw::join(tunnel));
+    drop(plain); // which has not left before
+}
+
 fn open(chain: &str, key: &str) -> Result<Certificate, String> {
     let limits = Limits::DEFAULT;
     Certificate::open(Path::new(chain), Path::new(key), &limits, |_| ())
@@ -126,7 +136,13 @@ fn accepted(sent: &[u8], until: Instant) -> Result<(), Refusal> {
         let (stream, _) = listener.accept().await.unwrap();
         let limits = Limits::DEFAULT;
         let someone = Stranger::arrives();
-        let accepting = certificate.accept(stream, until, &someone, &limits);
+        let rules = Rules {
+            origins: &[],
+            until,
+            seat: Ok(()),
+            stranger: &someone,
+        };
+        let accepting = certificate.accept(stream, rules, &limits);
         let ending = async move {
             stranger.read_to_end(&mut Vec::new()).await.ok();
         };

@@ -189,7 +189,7 @@ impl Collector for Chat {
         )?;
         tell(
             "held_speakers",
-            "Those who wait to speak until receivers have taken what was said before.",
+            "Those who wait to speak until receivers, or a store, have taken what was said before.",
             &gauge(super::HELD.get()),
         )?;
         tell(

@@ -41,7 +41,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::{
@@ -50,7 +49,7 @@ use rusqlite::{
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, watch};
 
-use crate::os::describe;
+use crate::os::{cannot_start, describe, start_thread};
 use crate::server::batch::BatchMut;
 use crate::server::frame;
 use crate::server::history::now;
@@ -149,11 +148,12 @@ pub fn open(
         held: held.clone(),
     };
     let told = tell.clone();
-    thread::spawn(move || {
+    let started = start_thread(move || {
         let ended = writer.run(&ordered, told);
         // An error means that nobody waits for it.
-        ended.map(|ended| ended.send(()))
+        let _ = ended.map(|ended| ended.send(()));
     });
+    started.map_err(|error| cannot_start(&error))?;
     let reader = Reader {
         db: readable,
         shown: shown.clone(),
@@ -162,7 +162,7 @@ pub fn open(
         reading: reading.clone(),
         _held: held,
     };
-    thread::spawn(move || reader.run(&asked, tell));
+    start_thread(move || reader.run(&asked, tell)).map_err(|error| cannot_start(&error))?;
     Ok(Store {
         orders,
         questions,
