@@ -21,9 +21,12 @@ use crate::protocol::limits::FILE;
 /// started the program wants that to be ignored, as `nohup` does. The default listens to none.
 #[derive(Debug, Default)]
 pub struct Stop {
-    signals: Vec<Signal>,
+    interrupt: Option<Signal>,
+    terminate: Option<Signal>,
     /// `None` when it was asked for before.
     hangup: Option<Signal>,
+    /// It was this that asked, so that one SIGTERM more asks for nothing else.
+    is_hung_up: bool,
 }
 
 impl Stop {
@@ -39,23 +42,37 @@ impl Stop {
         let hangup = SignalKind::hangup();
         let hangup = (!is_ignored(hangup)).then(|| signal(hangup));
         Ok(Self {
-            signals: vec![
-                signal(SignalKind::interrupt())?,
-                signal(SignalKind::terminate())?,
-            ],
+            interrupt: Some(signal(SignalKind::interrupt())?),
+            terminate: Some(signal(SignalKind::terminate())?),
             hangup: hangup.transpose()?,
+            is_hung_up: false,
         })
     }
 
     /// Waits for the next of them. May be cancelled.
     ///
     /// A terminal that is gone is only ever the first. systemd tells of it behind each SIGTERM to what a
-    /// login has left, and a shell and the system both tell what it has started, which is one request.
+    /// login has left, or the system does before that, and a shell and the system both tell what it has
+    /// started, which is one request.
     pub async fn asked(&mut self) {
         poll_fn(|cx| {
-            let mut signals = self.signals.iter_mut().chain(&mut self.hangup);
-            let came = signals.any(|signal| signal.poll_recv(cx).is_ready());
-            if came { Poll::Ready(()) } else { Poll::Pending }
+            let mut came = |signal: &mut Option<Signal>| {
+                let signal = signal.as_mut();
+                signal.is_some_and(|signal| signal.poll_recv(cx).is_ready())
+            };
+            if came(&mut self.interrupt) {
+                return Poll::Ready(());
+            }
+            while came(&mut self.terminate) {
+                if !std::mem::take(&mut self.is_hung_up) {
+                    return Poll::Ready(());
+                }
+            }
+            if came(&mut self.hangup) {
+                self.is_hung_up = true;
+                return Poll::Ready(());
+            }
+            Poll::Pending
         })
         .await;
         self.hangup = None;

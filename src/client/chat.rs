@@ -241,7 +241,9 @@ impl Chat {
         let queued = iter::from_fn(|| self.console.try_next(true));
         let queued: Vec<_> = queued.take(self.limits.queue + 1).collect();
         let ended = self.leave_at.is_some() || matches!(queued.last(), Some(Event::End(_)));
-        if *end == ChatEnd::Left && !self.console.is_terminal() && !ended {
+        // Those that wait for the server's answer about our session were read long ago, too.
+        let is_held = self.session.is_asked();
+        if *end == ChatEnd::Left && !self.console.is_terminal() && !ended && !is_held {
             return;
         }
         for event in queued {

@@ -78,7 +78,7 @@ pub struct Limits {
     pub close: Duration,
     /// Silence before a ping, and again how long its answer may take.
     pub quiet: Duration,
-    /// After the signal to stop, those whom the system has let in already get this long to come in,
+    /// After the signal to stop, those who were accepted already get this long to come in,
     /// so that they hear the goodbye and not nothing, …
     pub last_newcomers: Duration,
     /// … lines that were read already get this long to be said, …

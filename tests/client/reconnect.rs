@@ -232,6 +232,28 @@ fn in_the_middle_of_a_pipe(signal: &str, why: &str) {
     assert_eq!(exit, i32::from(!doubtful.is_empty()));
 }
 
+/// What a pipe has said already is named when somebody leaves before the server has answered for the session:
+/// until then nothing of it is sent.
+#[test]
+fn who_leaves_before_the_session_has_begun_is_told_what_was_not_sent() {
+    let listener = RawServer::listen();
+    let (mut client, mut server) = listener.join(&["--reconnect"]);
+    client.type_line("one");
+    client.type_line("two");
+    let input = client.input.as_mut().unwrap();
+    input.write_all(b"\xff\n").unwrap();
+    // Then it has read the others, too.
+    assert_eq!(client.err_line(), "client: line 3 is not UTF-8: not sent");
+    client.signal("INT");
+    while server.frame().is_some_and(|(kind, _)| kind != FIN | CLOSE) {}
+    drop(server);
+    assert_eq!(client.exit(), 1);
+    let said = client.err_rest();
+    let named = ["one", "two"].map(|line| format!("client: not sent: {line}"));
+    assert!(named.iter().all(|line| said.contains(line)), "{said:?}");
+    assert_eq!(said.last().unwrap(), "client: 3 lines were not sent");
+}
+
 /// A line that was sent may have arrived; sending it again could say it twice.
 #[test]
 fn lines_in_doubt_are_named_and_not_sent_again() {
