@@ -157,8 +157,9 @@ pub fn start_thread(run: impl FnOnce() + Send + 'static) -> io::Result<()> {
 
 /// That a program cannot start, since the system does not give it what it needs.
 #[must_use]
-pub fn cannot_start(error: &io::Error) -> String {
-    format!("cannot start: {}", describe(error))
+#[allow(clippy::needless_pass_by_value)] // for map_err
+pub fn cannot_start(error: io::Error) -> String {
+    format!("cannot start: {}", describe(&error))
 }
 
 /// An error of the system without its number: "connection refused".

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     };
     let ended = flags
         .address()
-        .and_then(|address| run(&flags, &address).map_err(|error| cannot_start(&error)));
+        .and_then(|address| run(&flags, &address).map_err(cannot_start));
     ended.unwrap_or_else(|line| {
         let _ = writeln!(io::stderr(), "client: {line}");
         ExitCode::FAILURE

@@ -48,7 +48,7 @@ fn run(flags: Flags) -> Result<ExitCode, String> {
     };
     runtime.enable_all().worker_threads(flags.threads);
     runtime.event_interval(EVENT_INTERVAL);
-    let runtime = runtime.build().map_err(|error| cannot_start(&error))?;
+    let runtime = runtime.build().map_err(cannot_start)?;
     let ended = runtime.block_on(serve(flags, service));
     // A name lookup that hangs is not waited for.
     runtime.shutdown_background();
@@ -64,7 +64,7 @@ struct Shared {
 
 async fn serve(flags: Flags, mut service: Service) -> Result<ExitCode, String> {
     let mut limits = flags.limits();
-    let mut stop = Stop::listen().map_err(|error| cannot_start(&error))?;
+    let mut stop = Stop::listen().map_err(cannot_start)?;
     let is_passed = service.socket.is_some();
     let listening = async {
         match service.socket.take() {
@@ -77,7 +77,7 @@ async fn serve(flags: Flags, mut service: Service) -> Result<ExitCode, String> {
         // A name that is looked up can take long.
         () = stop.asked() => return Ok(ExitCode::SUCCESS),
     };
-    let log = Log::open(&limits).map_err(|error| cannot_start(&error))?;
+    let log = Log::open(&limits).map_err(cannot_start)?;
     log.report_panics();
     if is_passed && flags.listen != LISTEN {
         let what = &flags.listen;

@@ -119,11 +119,8 @@ impl Client {
             return Ok(None);
         };
         let token = value.to_str().and_then(Token::new);
-        let token = token.ok_or_else(|| {
-            format!(
-                "what {VARIABLE} holds is not a token: it is 1 to 256 letters, digits and -._~+/"
-            )
-        })?;
+        let token = token
+            .ok_or_else(|| format!("what {VARIABLE} holds is not a token: {}", token::rule()))?;
         Ok(Some(token))
     }
 

@@ -52,6 +52,12 @@ pub fn bearer(value: &str) -> Option<&str> {
     is_bearer.then(|| shown.trim_matches(' '))
 }
 
+/// What [`Token::new`] asks for, in words.
+#[must_use]
+pub fn rule() -> String {
+    format!("a token is 1 to {TOKEN} letters, digits and -._~+/, and = at its end")
+}
+
 /// A line of a token file.
 #[derive(Debug)]
 pub struct Entry<'t> {
@@ -81,12 +87,8 @@ pub fn entries(file: &[u8]) -> Result<Vec<Entry<'_>>, String> {
         let Some(word) = words.next() else { continue };
         let (name, more) = (words.next(), words.next());
         let token = Token::new(word).filter(|_| more.is_none());
-        let token = token.ok_or_else(|| {
-            format!(
-                "line {line} is neither TOKEN nor TOKEN NAME; a token is 1 to {TOKEN} letters, \
-                 digits and -._~+/, and = at its end"
-            )
-        })?;
+        let token = token
+            .ok_or_else(|| format!("line {line} is neither TOKEN nor TOKEN NAME; {}", rule()))?;
         if let Some(first) = seen.insert(word, line) {
             return Err(format!("line {line} has the same token as line {first}"));
         }

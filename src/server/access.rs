@@ -188,7 +188,7 @@ impl Access {
                 Err(why) => tell(format_args!("{why} (the tokens from before stay in force)")),
             }
         });
-        followed.map_err(|error| cannot_start(&error))?;
+        followed.map_err(cannot_start)?;
         Ok(Self::by(tokens))
     }
 

@@ -88,7 +88,8 @@ pub struct Server {
     pub history: usize,
 
     /// Store the lines of all rooms in this file, an SQLite database: then whoever comes back, or late,
-    /// is not limited to what is in memory, and nothing is lost however the server ends (in a power cut, with --store-sync)
+    /// is not limited to what is in memory, and nothing is lost however the server ends (in a power cut,
+    /// with --store-sync)
     #[arg(long, env = "CHAT_STORE", value_name = "FILE")]
     pub store: Option<PathBuf>,
 

@@ -20,12 +20,13 @@ use crate::protocol::limits::{CLOSE, HEAD, MESSAGE, QUIET, longest};
 /// + store                                      what SQLite keeps for itself, or NATS
 /// ```
 ///
-/// where `full = batch + longest` is a full batch, to which one line more was added (with a store, `backlog`, if that
-/// is more: what is said while it is busy becomes one), `longest` is one line as it is relayed ([`longest`]), and `said = 2 * turn + longest` is text for the log. The fourth line is what one
-/// connection can hold: a half-received message and the buffer it is read through, what is being written to it (the
-/// batch that fills `gather` may be a whole one; what it reads of the past is copied for it, as much at a time),
-/// lines that wait for the room to take them, as frames, and the text for the log of those and of what the room has
-/// taken and not stored yet, pongs, its session and its task. [`Limits::memory`] computes it.
+/// where `full = batch + longest` is a full batch, to which one line more was added (with a store, `backlog`, if
+/// that is more: what is said while it is busy becomes one), `longest` is one line as it is relayed ([`longest`]),
+/// and `said = 2 * turn + longest` is text for the log. The fourth line is what one connection can hold: a
+/// half-received message and the buffer it is read through, what is being written to it (the batch that fills
+/// `gather` may be a whole one; what it reads of the past is copied for it, as much at a time), lines that wait for
+/// the room to take them, as frames, and the text for the log of those and of what the room has taken and not
+/// stored yet, pongs, its session and its task. [`Limits::memory`] computes it.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Bytes of one message from a client.
@@ -254,15 +255,16 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Bytes of a full batch to which one line more was added; with a store, of all that is said while it is
-    /// busy.
+    /// Bytes of a full batch to which one line more was added.
     const fn full(&self) -> usize {
-        let full = self.batch + longest(self.message);
-        if self.store > 0 && self.backlog > full {
-            self.backlog
-        } else {
-            full
-        }
+        self.batch + longest(self.message)
+    }
+
+    /// Bytes of what is said while a store is busy, which becomes one batch: all that has space in a room, or
+    /// all that one connection says at once.
+    const fn unstored(&self) -> usize {
+        let (all, one) = (self.backlog, self.full());
+        if all > one { all } else { one }
     }
 
     /// The space that lines of so many bytes need: their bytes, at least one place of the channel's share
@@ -273,13 +275,10 @@ impl Limits {
         bytes.clamp(self.backlog.div_ceil(self.ring), self.backlog)
     }
 
-    /// Bytes of the longest message to NATS: all that has space in a room, or all that one connection
-    /// says at once, and what stands before each part of it.
+    /// Bytes of the longest message to NATS: such a batch, and what stands before each part of it.
     #[must_use]
     pub const fn nats_message(&self) -> usize {
-        let (all, one) = (self.backlog, self.full());
-        let lines = if all > one { all } else { one };
-        lines + 64 * self.ring
+        self.unstored() + 64 * self.ring
     }
 
     /// Bytes of text for the log, of lines that are not in the room's log yet.
@@ -290,11 +289,15 @@ impl Limits {
     /// Bytes of resident memory that the server stays below, whatever its clients do.
     #[must_use]
     pub const fn memory(&self) -> usize {
-        let connection =
-            2 * self.message + self.gather + self.full() + self.said() + 16 * 1024 + self.tls;
+        let full = if self.store > 0 {
+            self.unstored()
+        } else {
+            self.full()
+        };
+        let connection = 2 * self.message + self.gather + full + self.said() + 16 * 1024 + self.tls;
         16 * 1024 * 1024
             + 4 * self.log
-            + self.rooms * (self.backlog + self.full() + 32 * 1024)
+            + self.rooms * (self.backlog + full + 32 * 1024)
             + (self.connections + self.refusals) * connection
             + self.windows
             + self.store

@@ -317,7 +317,7 @@ impl Asked {
     /// One line: the system does not allow it.
     pub fn listen() -> Result<Self, String> {
         let asked = signal(SignalKind::user_defined1());
-        asked.map(Self).map_err(|error| cannot_start(&error))
+        asked.map(Self).map_err(cannot_start)
     }
 
     /// Tells the operator how the server is whenever that was asked, from now on.

@@ -386,8 +386,9 @@ impl State {
             .iter()
             .filter(|(_, entry)| !entry.room.is_storing())
             .filter_map(|(path, entry)| {
+                let since = entry.empty?;
                 let was_used = entry.room.history(|past| past.end() > 0);
-                Some((was_used, entry.empty?, path))
+                Some((was_used, since, path))
             });
         let oldest = empty.min_by_key(|(was_used, since, _)| (*was_used, *since));
         let path = oldest.map(|(.., path)| path.clone());

@@ -47,7 +47,7 @@ impl Service {
         let patience = number("WATCHDOG_USEC").filter(|period| is_ours && *period > 0);
         let path = env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty());
         let manager = path.map(Manager::open);
-        let manager = manager.transpose().map_err(|error| cannot_start(&error))?;
+        let manager = manager.transpose().map_err(cannot_start)?;
         Ok(Self {
             socket: passed(&mut ListenFd::from_env())?,
             manager: manager.map(Arc::new),

@@ -78,8 +78,7 @@ impl Certificate {
             handshakes: runtime.handle().clone(),
         };
         // To the end of the program.
-        os::start_thread(move || runtime.block_on(pending::<()>()))
-            .map_err(|error| cannot_start(&error))?;
+        os::start_thread(move || runtime.block_on(pending::<()>())).map_err(cannot_start)?;
         let again = paths.clone();
         let followed = files::follow(
             limits.look,
@@ -96,7 +95,7 @@ impl Certificate {
                 }
             },
         );
-        followed.map_err(|error| cannot_start(&error))?;
+        followed.map_err(cannot_start)?;
         Ok(certificate)
     }
 

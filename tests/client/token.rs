@@ -104,7 +104,8 @@ fn a_token_that_cannot_be_read_is_the_end_before_anything_is_sent() {
     let client = Program::spawn(command.arg(&url).env("CHAT_TOKEN", "s3 cret"));
     fails(
         client,
-        "client: what CHAT_TOKEN holds is not a token: it is 1 to 256 letters, digits and -._~+/",
+        "client: what CHAT_TOKEN holds is not a token: a token is 1 to 256 letters, digits and \
+         -._~+/, and = at its end",
     );
     let mut server = server;
     server.stop();

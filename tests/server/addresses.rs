@@ -6,15 +6,13 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 
 use chat_pair::server::addresses::{Addresses, Counted};
-use chat_pair::server::handshake::{self, Refusal, Rules};
+use chat_pair::server::handshake::{self, Refusal};
 use chat_pair::server::limits::Limits;
-use chat_pair::server::metrics::Stranger;
 use http::StatusCode;
 use proptest::prelude::*;
 use proptest::sample::select;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, split};
-use tokio::time::Instant;
 
+use crate::handshake::turned_away;
 use crate::support::raw::{REQUEST, Raw};
 use crate::support::{PATIENCE, Program, Server};
 
@@ -134,24 +132,9 @@ proptest! {
 /// is judged of it.
 #[tokio::test(start_paused = true)]
 async fn too_many_connections_are_429() {
-    let (near, mut far) = duplex(64 * 1024);
-    let (reader, writer) = split(near);
     let request = REQUEST.replace("\r\n\r\n", "\r\nOrigin: https://a.example\r\n\r\n");
-    far.write_all(request.as_bytes()).await.unwrap();
-    let answered = tokio::spawn(async move {
-        let rules = Rules {
-            origins: &[],
-            seat: Err::<(), _>(handshake::CROWDED),
-            until: Instant::now() + Limits::DEFAULT.handshake,
-            stranger: &Stranger::arrives(),
-        };
-        let enter =
-            async |_: &handshake::Request| -> Result<(), Refusal> { panic!("it was let in") };
-        handshake::accept(reader, writer, rules, || Ok(()), enter, &Limits::DEFAULT).await
-    });
-    let mut answer = String::new();
-    far.read_to_string(&mut answer).await.unwrap();
-    drop(far);
+    let enter = async |_: &handshake::Request| panic!("it was let in");
+    let (answer, refusal) = turned_away(&request, Err(handshake::CROWDED), enter).await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(
         head.starts_with("HTTP/1.1 429 Too Many Requests\r\n"),
@@ -159,9 +142,8 @@ async fn too_many_connections_are_429() {
     );
     assert!(head.contains("\r\nRetry-After: 10\r\n"), "{head}");
     assert_eq!(body, format!("{SENTENCE}\n"));
-    let refusal = answered.await.unwrap().err().unwrap();
     let expected = Refusal::Answered(StatusCode::TOO_MANY_REQUESTS, SENTENCE.into());
-    assert_eq!(refusal, expected);
+    assert_eq!(refusal, Some(expected));
 }
 
 /// An address of this machine that is not the loopback's. Nothing is sent for that.

@@ -373,31 +373,39 @@ fn a_full_chat_says_so() {
 /// Whoever has asked in time is not to blame when a store does not answer.
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_a_store_is_told_so() {
-    let (near, mut far) = duplex(64 * 1024);
-    let (reader, writer) = split(near);
-    far.write_all(REQUEST.as_bytes()).await.unwrap();
-    let answered = tokio::spawn(async move {
-        let rules = Rules {
-            origins: &[],
-            seat: Ok(()),
-            until: Instant::now() + Limits::DEFAULT.handshake,
-            stranger: &Stranger::arrives(),
-        };
-        let enter = async |_: &handshake::Request| pending::<Result<(), Refusal>>().await;
-        handshake::accept(reader, writer, rules, || Ok(()), enter, &Limits::DEFAULT).await
-    });
-    let mut answer = String::new();
-    far.read_to_string(&mut answer).await.unwrap();
-    drop(far);
+    let enter = async |_: &handshake::Request| pending().await;
+    let (answer, refusal) = turned_away(REQUEST, Ok(()), enter).await;
     assert!(
         answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"),
         "{answer}"
     );
-    assert_eq!(
-        answered.await.unwrap().err(),
-        Some(handshake::NOT_KNOWN),
-        "{answer}"
-    );
+    assert_eq!(refusal, Some(handshake::NOT_KNOWN));
+}
+
+/// What a stranger is answered who leaves then, and what comes of it if it does not come in.
+pub async fn turned_away(
+    request: &str,
+    seat: Result<(), Refusal>,
+    enter: impl AsyncFnOnce(&handshake::Request) -> Result<(), Refusal>,
+) -> (String, Option<Refusal>) {
+    let (near, mut far) = duplex(64 * 1024);
+    let (reader, writer) = split(near);
+    far.write_all(request.as_bytes()).await.unwrap();
+    let (limits, stranger) = (Limits::DEFAULT, Stranger::arrives());
+    let rules = Rules {
+        origins: &[],
+        seat,
+        until: Instant::now() + limits.handshake,
+        stranger: &stranger,
+    };
+    let accepting = handshake::accept(reader, writer, rules, || Ok(()), enter, &limits);
+    let reading = async move {
+        let mut answer = String::new();
+        far.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let (accepted, answer) = tokio::join!(accepting, reading);
+    (answer, accepted.err())
 }
 
 #[test]

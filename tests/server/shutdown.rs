@@ -154,16 +154,9 @@ fn a_flood_does_not_keep_a_server_from_ending() {
 #[test]
 fn a_second_signal_ends_at_once() {
     let mut server = Server::start();
-    let never_reads = Raw::narrow(server.port);
-    let mut bob = stuff(server.port);
-    server.program.signal("TERM");
-    // The first has been seen; those who are stuck hold it up for seconds yet.
-    assert_eq!(bob.close(), (1001, GOODBYE.to_owned()));
-    server.program.signal("INT");
-    assert_eq!(server.program.exit(), 1);
+    ends_at_a_second_signal(&mut server);
     let why = "server: ended at once, at a second signal";
     assert_eq!(server.program.err_rest(), [why]);
-    was_stuck(never_reads);
 }
 
 /// A pipe that is full, and whose reader stands still.
@@ -174,10 +167,14 @@ fn nobody_has_to_read_why_it_ends() {
     let mut command = Program::command("server");
     command.args(["--listen", "127.0.0.1:0"]);
     let server = Program::spawn_on(&mut command, Stdio::piped(), full.into());
-    let mut server = Server::of(server);
+    ends_at_a_second_signal(&mut Server::of(server));
+}
+
+fn ends_at_a_second_signal(server: &mut Server) {
     let never_reads = Raw::narrow(server.port);
     let mut bob = stuff(server.port);
     server.program.signal("TERM");
+    // The first has been seen; those who are stuck hold it up for seconds yet.
     assert_eq!(bob.close(), (1001, GOODBYE.to_owned()));
     server.program.signal("INT");
     assert_eq!(server.program.exit(), 1);

@@ -153,7 +153,7 @@ pub fn open(
         // An error means that nobody waits for it.
         let _ = ended.map(|ended| ended.send(()));
     });
-    started.map_err(|error| cannot_start(&error))?;
+    started.map_err(cannot_start)?;
     let reader = Reader {
         db: readable,
         shown: shown.clone(),
@@ -162,7 +162,7 @@ pub fn open(
         reading: reading.clone(),
         _held: held,
     };
-    start_thread(move || reader.run(&asked, tell)).map_err(|error| cannot_start(&error))?;
+    start_thread(move || reader.run(&asked, tell)).map_err(cannot_start)?;
     Ok(Store {
         orders,
         questions,
