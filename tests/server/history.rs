@@ -79,7 +79,9 @@ fn a_room_is_remembered_when_all_have_left() {
     said(&mut server, "three", "third");
     let mut eve = Raw::enter(server.port, "/three?name=eve");
     hear(&mut eve, &["* 1 earlier messages", "ana: third", "* now"]);
+    let name = eve.name();
     drop(eve);
+    server.lines_to(&format!("Client {name} (eve) disconnected in three"));
     said(&mut server, "two", "again");
     let mut eve = Raw::enter(server.port, "/two?name=eve");
     hear(&mut eve, &["* 1 earlier messages", "ana: again", "* now"]);
