@@ -45,7 +45,7 @@ impl Watched {
         let port = Port::hold();
         let mut command = Program::command("server");
         let address = port.number.to_string();
-        command.args(["--listen", "127.0.0.1:0", "--metrics", &address]);
+        command.args(["--metrics", &address]);
         let (server, log) = Server::unread_as(command, Stdio::piped());
         (Self { server, port }, log)
     }

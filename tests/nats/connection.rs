@@ -250,7 +250,7 @@ fn nats_is_reached_through_tls() {
     let url = nats.url().replace("nats://", "tls://");
     let serve = |ca: Option<String>| {
         let mut command = Program::command("server");
-        command.args(["--listen", "127.0.0.1:0", "--nats", &url]);
+        command.args(["--nats", &url]);
         command
             .env_remove("SSL_CERT_FILE")
             .env_remove("SSL_CERT_DIR");

@@ -170,7 +170,7 @@ impl Nats {
     /// A server that uses it, not started yet.
     fn command(&self) -> Command {
         let mut command = Program::command("server");
-        command.args(["--listen", "127.0.0.1:0", "--nats", &self.url()]);
+        command.args(["--nats", &self.url()]);
         command
     }
 

@@ -240,7 +240,7 @@ fn a_token_with_a_name_is_that_name_and_nobody_else_has_it() {
 #[test]
 fn a_file_that_cannot_be_used_is_named_with_what_to_do() {
     let refused = |file: &str, words: &[&str]| {
-        let args = ["--listen", "127.0.0.1:0", "--token-file", file];
+        let args = ["--token-file", file];
         let mut program = Program::start("server", &args);
         assert_eq!(program.exit(), 1, "{words:?}");
         assert_eq!(program.rest(), [""; 0]);
@@ -312,7 +312,6 @@ fn a_file_that_cannot_be_used_is_named_with_what_to_do() {
 fn the_variable_names_the_file_too() {
     let tokens = Secret::with("right");
     let mut command = Program::command("server");
-    command.args(["--listen", "127.0.0.1:0"]);
     let server = Server::spawn(command.env("CHAT_TOKEN_FILE", &tokens.path));
     unauthorized(server.port, "");
     Raw::enter_with(server.port, "/", "right");

@@ -210,15 +210,11 @@ fn a_long_history_and_what_comes_behind_it_have_no_gap() {
 fn more_than_is_kept_cannot_be_asked_for() {
     for wrong in ["10001", "-1", "ten", ""] {
         let mut command: Command = Program::command("server");
-        let history = format!("--history={wrong}");
-        command.args(["--listen", "127.0.0.1:0", &history]);
+        command.arg(format!("--history={wrong}"));
         assert!(served_or_refused(&mut command, "it is a number from 0 to 10000").is_none());
     }
     let mut command: Command = Program::command("server");
-    command
-        .args(["--listen", "127.0.0.1:0"])
-        .env("CHAT_HISTORY", "2");
-    let server = Server::spawn(&mut command);
+    let server = Server::spawn(command.env("CHAT_HISTORY", "2"));
     let mut ana = Raw::enter(server.port, "/?name=ana");
     say(&mut ana, &["one", "two", "three"]);
     let mut bob = Raw::enter(server.port, "/");

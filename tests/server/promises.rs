@@ -350,7 +350,7 @@ fn an_origin_is_understood_as_people_write_it_or_refused() {
         ("a.example", "https://a.example"),
     ] {
         let mut command = Program::command("server");
-        command.args(["--listen", "127.0.0.1:0", "--allow-origin", written]);
+        command.args(["--allow-origin", written]);
         if let Some(server) = served_or_refused(&mut command, written) {
             let answer = asked_by_page(server.port, sent);
             assert!(answer.starts_with("HTTP/1.1 101 "), "{written}: {answer}");

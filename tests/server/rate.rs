@@ -291,7 +291,7 @@ fn the_account_is_exact() {
 #[test]
 fn a_rate_is_a_number_of_lines() {
     for wrong in ["0", "-1", "1.5", "1000001", "ten", ""] {
-        let mut program = Program::start("server", &["--rate", wrong, "--listen", "127.0.0.1:0"]);
+        let mut program = Program::start("server", &["--rate", wrong]);
         assert_eq!(program.exit(), 2, "{wrong}");
         let said = program.err_rest();
         assert_eq!(said.len(), 1, "{said:?}");

@@ -165,7 +165,6 @@ fn nobody_has_to_read_why_it_ends() {
     let (_unread, mut full) = io::pipe().unwrap();
     full.write_all(&vec![b'\n'; 64 * 1024]).unwrap();
     let mut command = Program::command("server");
-    command.args(["--listen", "127.0.0.1:0"]);
     let server = Program::spawn_on(&mut command, Stdio::piped(), full.into());
     ends_at_a_second_signal(&mut Server::of(server));
 }

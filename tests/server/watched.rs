@@ -225,7 +225,7 @@ fn a_port_for_metrics_that_cannot_be_had_is_an_error() {
     let other = StdListener::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap().to_string();
     let mut command = Program::command("server");
-    command.args(["--listen", "127.0.0.1:0", "--metrics", &address]);
+    command.args(["--metrics", &address]);
     let mut server = Program::spawn(&mut command);
     assert_eq!(server.exit(), 1);
     let expected = if cfg!(feature = "metrics") {

@@ -53,8 +53,7 @@ impl Folder {
     /// The server with this store, not started yet.
     fn command(&self) -> Command {
         let mut command = Program::command("server");
-        command.args(["--listen", "127.0.0.1:0", "--store"]);
-        command.arg(self.file());
+        command.arg("--store").arg(self.file());
         command
     }
 

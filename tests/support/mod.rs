@@ -121,6 +121,10 @@ impl Program {
         for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("CHAT_")) {
             command.env_remove(variable);
         }
+        // Nor may tests meet on one port, so a server that is told none takes a free one.
+        if name == "server" {
+            command.env("CHAT_LISTEN", "127.0.0.1:0");
+        }
         command
     }
 
@@ -321,11 +325,7 @@ impl Server {
 
     /// The same with these flags.
     pub fn with(args: &[&str]) -> Self {
-        Self::spawn(
-            Program::command("server")
-                .args(["--listen", "127.0.0.1:0"])
-                .args(args),
-        )
+        Self::spawn(Program::command("server").args(args))
     }
 
     /// The same of a command that names the port to listen on.
@@ -344,9 +344,7 @@ impl Server {
     /// A server whose standard output nobody reads: the pipe behind the first line is the test's.
     /// Waits for that line.
     pub fn unread(err: Stdio) -> (Self, PipeReader) {
-        let mut command = Program::command("server");
-        command.args(["--listen", "127.0.0.1:0"]);
-        Self::unread_as(command, err)
+        Self::unread_as(Program::command("server"), err)
     }
 
     /// The same of a command that names the port to listen on.
