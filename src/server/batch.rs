@@ -32,7 +32,7 @@ pub struct Batch {
     pub lines: u64,
     /// When they were said, in milliseconds of Unix time.
     time: u64,
-    /// The frame that says so of the first line.
+    /// The encoded frame `@POSITION MILLISECONDS` of the first line.
     mark: Bytes,
     /// What the batch takes of the room's space. It is given back when the batch is dropped: the
     /// channel keeps it until the last subscriber has received it, and each of those keeps it until
@@ -77,7 +77,7 @@ impl Batch {
     }
 
     /// Adds the frames that are for this subscriber to `frames`, uncopied and in as few pieces as
-    /// can be. Returns how many lines the others are: its own.
+    /// can be. Returns how many lines were left out, because they are the subscriber's own.
     pub fn frames_for(&self, who: Subscriber, frames: &mut Vec<Bytes>) -> u64 {
         let (mut start, mut first, mut line, mut own_lines) = (0, 0, 0, 0);
         let mut push = |bytes: Range<usize>, lines: Range<u64>| {
@@ -103,26 +103,6 @@ impl Batch {
         push(start..self.bytes(), first..line);
         own_lines
     }
-
-    /// Adds the notices that are for this subscriber to `frames`, without the lines. Returns how many
-    /// of those are its own.
-    pub fn notices_for(&self, who: Subscriber, frames: &mut Vec<Bytes>) -> u64 {
-        let mut own_lines = 0;
-        for part in &self.parts {
-            if !part.audience.has(who) {
-                own_lines += part.lines;
-            } else if part.lines == 0 {
-                frames.push(self.frames.slice(part.bytes.clone()));
-            }
-        }
-        own_lines
-    }
-
-    /// The frames of each of its authors in turn, and how many lines they are.
-    pub fn parts(&self) -> impl Iterator<Item = (&[u8], u64)> {
-        let parts = self.parts.iter();
-        parts.map(|part| (&self.frames[part.bytes.clone()], part.lines))
-    }
 }
 
 /// A batch that lines are still added to.
@@ -143,18 +123,6 @@ impl BatchMut {
         self.frames.len()
     }
 
-    /// How many lines.
-    #[must_use]
-    pub fn lines(&self) -> u64 {
-        self.lines
-    }
-
-    /// Who said each part, its frames, and how many lines they are.
-    pub fn said(&self) -> impl Iterator<Item = (&Arc<Author>, &[u8], u64)> {
-        let parts = self.authors.iter().zip(&self.parts);
-        parts.map(|(author, part)| (author, &self.frames[part.bytes.clone()], part.lines))
-    }
-
     /// Whether nothing was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -162,7 +130,7 @@ impl BatchMut {
     }
 
     /// Adds lines of this author, and the space that they take.
-    pub fn add(&mut self, author: &Arc<Author>, lines: &Lines<'_>, space: OwnedSemaphorePermit) {
+    pub fn add(&mut self, author: &Arc<Author>, lines: &Lines, space: OwnedSemaphorePermit) {
         let audience = lines.audience.unwrap_or(Audience::AllBut(author.id));
         self.append(author, audience, &lines.frames, lines.count);
         self.put(Some(space));
@@ -208,9 +176,8 @@ impl BatchMut {
 }
 
 /// Lines on their way into a [`Batch`], and into the log as the same text.
-#[derive(Debug)]
-pub struct Lines<'a> {
-    from: &'a Identity,
+#[derive(Debug, Default)]
+pub struct Lines {
     /// One unmasked text frame for each line.
     pub frames: Vec<u8>,
     /// `Received from A: text` for each line.
@@ -221,23 +188,11 @@ pub struct Lines<'a> {
     pub audience: Option<Audience>,
 }
 
-impl<'a> Lines<'a> {
-    /// No lines yet, of this sender.
-    #[must_use]
-    pub fn of(from: &'a Identity) -> Self {
-        Self {
-            from,
-            frames: Vec::new(),
-            log: Vec::new(),
-            count: 0,
-            audience: None,
-        }
-    }
-
-    /// Adds one line, made safe to show.
-    pub fn push(&mut self, line: &str) {
+impl Lines {
+    /// Adds one line of this sender, made safe to show.
+    pub fn push(&mut self, from: &Identity, line: &str) {
         let text = line::clean(line);
-        let Identity { name, label, place } = self.from;
+        let Identity { name, label, place } = from;
         text_frame(&mut self.frames, &[name, ": ", &text]);
         let parts = ["Received from ", label, place, ": ", &text, "\n"];
         self.log.reserve(parts.iter().map(|part| part.len()).sum());
@@ -249,10 +204,11 @@ impl<'a> Lines<'a> {
 
     /// A line of the server's own.
     #[must_use]
-    pub fn notice(text: &str, audience: Option<Audience>) -> Lines<'static> {
-        static SERVER: Identity = Identity::nobody();
-        let mut lines = Lines::of(&SERVER);
-        lines.audience = audience;
+    pub fn notice(text: &str, audience: Option<Audience>) -> Self {
+        let mut lines = Self {
+            audience,
+            ..Self::default()
+        };
         text_frame(&mut lines.frames, &["* ", text]);
         lines
     }
@@ -273,8 +229,8 @@ mod tests {
         let mut expected = Vec::new();
         let name = Identity::of("n");
         for (speaker, text) in [(1, "a"), (2, "b"), (2, "c"), (1, "d"), (3, "e")] {
-            let mut lines = Lines::of(&name);
-            lines.push(text);
+            let mut lines = Lines::default();
+            lines.push(&name, text);
             let space = space.clone().try_acquire_owned().unwrap();
             batch.add(&Author::connection(speaker), &lines, space);
             expected.push((speaker, lines.frames));
@@ -315,9 +271,9 @@ mod tests {
     #[test]
     fn a_line_carries_its_senders_name() {
         let mut identity = Identity::of("127.0.0.1:1");
-        let mut lines = Lines::of(&identity);
-        lines.push("hi");
-        lines.push("\x1b");
+        let mut lines = Lines::default();
+        lines.push(&identity, "hi");
+        lines.push(&identity, "\x1b");
         assert_eq!(&lines.frames[2..17], b"127.0.0.1:1: hi");
         let log = "Received from 127.0.0.1:1: hi\nReceived from 127.0.0.1:1: \u{FFFD}\n";
         assert_eq!(lines.log, log.as_bytes());
@@ -325,8 +281,8 @@ mod tests {
         identity.name = "ana".to_owned();
         identity.label = "127.0.0.1:1 (ana)".to_owned();
         identity.place = " in rust".to_owned();
-        let mut lines = Lines::of(&identity);
-        lines.push("hi");
+        let mut lines = Lines::default();
+        lines.push(&identity, "hi");
         assert_eq!(&lines.frames[2..], b"ana: hi");
         let log = "Received from 127.0.0.1:1 (ana) in rust: hi\n";
         assert_eq!(lines.log, log.as_bytes());

@@ -27,7 +27,7 @@ use crate::server::ended::Ended;
 use crate::server::frame;
 use crate::server::identity::Identity;
 use crate::server::limits::Limits;
-use crate::server::log::Log;
+use crate::server::log::{Log, Unlogged};
 use crate::server::rate::Rate;
 use crate::server::room::{Closed, Speaker, Subscription};
 use crate::server::writer::{Control, Writer, Written};
@@ -211,7 +211,7 @@ struct Reader<'a, R, S> {
     limits: &'a Limits,
     keepalive: &'a Mutex<Keepalive>,
     control: &'a Control,
-    /// What is to be written to the server's log when it is in the room's.
+    /// Lines that the room has taken; they go to standard output once they are stored.
     unlogged: Unlogged<'a>,
     /// How many lines the client may say; `None` when there is no limit.
     rate: Option<Rate>,
@@ -222,7 +222,7 @@ struct Reader<'a, R, S> {
     waited: bool,
 }
 
-impl<'a, R, S> Reader<'a, R, S>
+impl<R, S> Reader<'_, R, S>
 where
     R: AsyncRead + Unpin,
     S: Future,
@@ -262,13 +262,13 @@ where
     /// waiting; and when the room was waited for, since more may have come meanwhile each time, and what
     /// was said before is to be confirmed.
     async fn take_all(&mut self, first: Option<Result<Message, Error>>) -> Result<(), Ended> {
-        let mut lines = Lines::of(self.identity);
+        let mut lines = Lines::default();
         let (mut next, mut bytes) = (first, 0);
         self.waited = false;
         let taken = loop {
             let message = match next {
                 Some(Ok(message)) => message,
-                Some(Err(error)) => break Err(Ended::from_error(error)),
+                Some(Err(error)) => break Err(error.into()),
                 None => break Err(Ended::Lost),
             };
             bytes += self.limits.cost + message.as_payload().len();
@@ -294,12 +294,12 @@ where
 
     /// Adds the lines of one message to `lines`, and says those whenever they are enough for a
     /// batch.
-    async fn take(&mut self, message: &Message, lines: &mut Lines<'a>) -> Result<(), Ended> {
+    async fn take(&mut self, message: &Message, lines: &mut Lines) -> Result<(), Ended> {
         if message.is_ping() {
             // A pong says that everything before the ping was taken: so that is said first.
             self.say(lines).await?;
             self.settle().await?;
-            self.codec.flush().await.map_err(Ended::from_error)?;
+            self.codec.flush().await?;
             self.send_pongs(self.limits.control).await;
         } else if let Some((code, _)) = message.as_close() {
             return Err(Ended::Left(code));
@@ -316,10 +316,9 @@ where
                 while let Some(until) = self.rate.as_mut().and_then(Rate::spend) {
                     self.say(lines).await?;
                     self.settle().await?;
-                    // Boxed for the same reason as in `say`.
-                    Box::pin(self.wait_to_take(until)).await;
+                    self.wait_to_take(until).await;
                 }
-                lines.push(line);
+                lines.push(self.identity, line);
             }
         }
         Ok(())
@@ -343,19 +342,15 @@ where
     }
 
     /// Says the lines in the room, as soon as it takes them, and leaves none.
-    async fn say(&mut self, lines: &mut Lines<'a>) -> Result<(), Ended> {
-        let lines = std::mem::replace(lines, Lines::of(self.identity));
+    async fn say(&mut self, lines: &mut Lines) -> Result<(), Ended> {
+        let lines = std::mem::take(lines);
         if lines.count == 0 {
             return Ok(());
         }
-        let said = self.speaker.say_now(&lines);
-        if !said.map_err(|Closed| Ended::Stopped)? {
-            // Boxed, since it is rare, and an idle connection should not keep room for it.
-            self.waited |= Box::pin(self.wait_for(self.speaker.begin_to_say(&lines))).await?;
-        }
+        self.waited |= self.wait_for(self.speaker.begin_to_say(&lines)).await?;
         self.unlogged.push(lines.log, lines.count);
         if let Some(settled) = self.speaker.settled().now_or_never() {
-            settled.map_err(|Closed| Ended::Stopped)?;
+            settled?;
             self.unlogged.write();
         }
         if self.unlogged.bytes >= self.limits.turn {
@@ -367,7 +362,7 @@ where
     /// Waits until what was said is in the log of the room.
     async fn settle(&mut self) -> Result<(), Ended> {
         if self.unlogged.bytes > 0 {
-            self.waited |= Box::pin(self.wait_for(self.speaker.settled())).await?;
+            self.waited |= self.wait_for(self.speaker.settled()).await?;
             self.unlogged.write();
         }
         Ok(())
@@ -380,11 +375,15 @@ where
     ) -> Result<bool, Ended> {
         let mut room = pin!(room);
         if let Some(said) = room.as_mut().now_or_never() {
-            return said.map(|()| false).map_err(|Closed| Ended::Stopped);
+            said?;
+            return Ok(false);
         }
         loop {
             match timeout(self.limits.quiet / 2, &mut room).await {
-                Ok(said) => return said.map(|()| true).map_err(|Closed| Ended::Stopped),
+                Ok(said) => {
+                    said?;
+                    return Ok(true);
+                }
                 // It is not the client that is silent: nobody reads what it sends now.
                 Err(_) => lock(self.keepalive).excuse(),
             }
@@ -404,42 +403,5 @@ where
     /// The server stops. What was read is to be said, so there is no limit any more.
     fn stop(&mut self) {
         (self.rate, self.stopped) = (None, true);
-    }
-}
-
-/// Lines that were said, and are written to the server's log when they are in the log of the room; or when
-/// the connection ends before that, since the room goes on with them all the same.
-struct Unlogged<'a> {
-    log: &'a Log,
-    /// The lines, and how many they are each time.
-    lines: Vec<(Vec<u8>, u64)>,
-    bytes: usize,
-}
-
-impl<'a> Unlogged<'a> {
-    fn new(log: &'a Log) -> Self {
-        Self {
-            log,
-            lines: Vec::new(),
-            bytes: 0,
-        }
-    }
-
-    fn push(&mut self, lines: Vec<u8>, count: u64) {
-        self.bytes += lines.len();
-        self.lines.push((lines, count));
-    }
-
-    fn write(&mut self) {
-        for (lines, count) in self.lines.drain(..) {
-            self.log.said(lines, count);
-        }
-        self.bytes = 0;
-    }
-}
-
-impl Drop for Unlogged<'_> {
-    fn drop(&mut self) {
-        self.write();
     }
 }

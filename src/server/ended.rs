@@ -30,12 +30,6 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// What an error of the WebSocket library means.
-    #[allow(clippy::needless_pass_by_value)] // for map_err
-    pub fn from_error(error: Error) -> Self {
-        close::fault(&error).map_or(Self::Lost, Self::Fault)
-    }
-
     /// The close code to say goodbye with (RFC 6455 7.4.1) and the reason in words. `None` when
     /// the other end takes nothing any more.
     #[must_use]
@@ -61,6 +55,13 @@ impl Ended {
     #[must_use]
     pub fn concerns_operator(&self) -> bool {
         matches!(self, Self::Fault(_) | Self::Stuck(_) | Self::Silent(_))
+    }
+}
+
+/// What an error of the WebSocket library means.
+impl From<Error> for Ended {
+    fn from(error: Error) -> Self {
+        close::fault(&error).map_or(Self::Lost, Self::Fault)
     }
 }
 

@@ -12,16 +12,6 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Nobody: whoever says the server's own lines.
-    #[must_use]
-    pub const fn nobody() -> Self {
-        Self {
-            name: String::new(),
-            label: String::new(),
-            place: String::new(),
-        }
-    }
-
     /// A client in the seed's room that has no name.
     #[must_use]
     pub fn of(address: &str) -> Self {

@@ -140,7 +140,7 @@ impl Log {
     pub fn close(&self, deadline: Duration) {
         let waiting = &self.out.waiting;
         let mut lines = 0;
-        // If this program was stopped for so long, the other thread has not had its time yet.
+        // If this program was stopped for so long, the other thread has not had its time yet; and so below.
         if !self.out.flush(deadline) && !self.out.flush(deadline / 8) {
             lines = waiting.lines.load(Relaxed);
         }
@@ -148,7 +148,9 @@ impl Log {
         if lines > 0 {
             self.warn(format_args!("{lines} log lines dropped at the end"));
         }
-        self.err.flush(deadline / 2);
+        if !self.err.flush(deadline / 2) {
+            self.err.flush(deadline / 8);
+        }
     }
 }
 
@@ -382,5 +384,48 @@ impl Output {
         if let Some(trouble) = &self.trouble {
             trouble.warn(line);
         }
+    }
+}
+
+/// What a client said and the room has taken. It goes to standard output once it is in the log of the room; or
+/// when the connection ends before that, since the room goes on with it all the same.
+#[derive(Debug)]
+pub struct Unlogged<'a> {
+    log: &'a Log,
+    /// The lines, and how many they are each time.
+    lines: Vec<(Vec<u8>, u64)>,
+    /// Bytes of all of them.
+    pub bytes: usize,
+}
+
+impl<'a> Unlogged<'a> {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(log: &'a Log) -> Self {
+        Self {
+            log,
+            lines: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Keeps these lines, `count` of them.
+    pub fn push(&mut self, lines: Vec<u8>, count: u64) {
+        self.bytes += lines.len();
+        self.lines.push((lines, count));
+    }
+
+    /// All of it is in the log of the room.
+    pub fn write(&mut self) {
+        for (lines, count) in self.lines.drain(..) {
+            self.log.said(lines, count);
+        }
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Unlogged<'_> {
+    fn drop(&mut self) {
+        self.write();
     }
 }

@@ -223,7 +223,7 @@ impl Presence {
     }
 
     /// What is to be told now.
-    fn notices(&self) -> Vec<Lines<'static>> {
+    fn notices(&self) -> Vec<Lines> {
         let mut state = self.state();
         let now = Instant::now();
         let (mut joined, mut elsewhere) = (BTreeMap::new(), BTreeMap::new());

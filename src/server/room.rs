@@ -30,7 +30,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::broadcast::{self, error::RecvError};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::unconstrained;
 use tokio::time::Instant;
 
 use crate::server::batch::{Batch, BatchMut, Lines};
@@ -39,7 +40,7 @@ use crate::server::handshake::{Refusal, SHUTTING_DOWN};
 use crate::server::history::{Bookmark, History};
 use crate::server::limits::Limits;
 use crate::server::metrics;
-use crate::server::sessions::{Asked, Author, RENEWED};
+use crate::server::sessions::{Asked, Author};
 use crate::server::store::{Known, RoomStore};
 use crate::server::window::Budget;
 use past::Older;
@@ -93,6 +94,12 @@ struct State {
 #[derive(Debug)]
 pub struct Closed;
 
+impl From<Closed> for Ended {
+    fn from(Closed: Closed) -> Self {
+        Self::Stopped
+    }
+}
+
 /// What is new, for one subscriber.
 type Batches = broadcast::Receiver<Arc<Batch>>;
 
@@ -106,7 +113,7 @@ impl Room {
         Self::among(limits, &Budget::new(limits.windows), None)
     }
 
-    /// The same among others, with which it shares the budget for what is kept. With a store, its log
+    /// An empty room among others, with which it shares the budget for what is kept. With a store, its log
     /// is there.
     #[must_use]
     pub fn among(limits: &Limits, budget: &Arc<Budget>, store: Option<RoomStore>) -> Arc<Self> {
@@ -222,8 +229,8 @@ impl Room {
         self.end(&mut self.state());
     }
 
-    /// Ends a closing room if nobody can say anything any more, and all is applied that was said; what
-    /// cannot be stored does not keep it open when nothing is waited for any more.
+    /// Closes the channel of a closing room when its last speaker has left and everything that was said is
+    /// applied. After [`Room::refuse`], lines that could not be stored are not waited for.
     fn end(&self, state: &mut State) {
         if state.closing && state.speakers == 0 {
             state.append();
@@ -238,8 +245,8 @@ impl Room {
         }
     }
 
-    /// Waits for the space that so many bytes need. `speaks` says whether somebody says them: they are no
-    /// notice, and no other server's.
+    /// Waits for the space that so many bytes need. `speaks` is false for notices and for lines of other
+    /// servers, for which no client waits.
     async fn space(
         &self,
         space: &Arc<Semaphore>,
@@ -248,11 +255,14 @@ impl Room {
     ) -> Result<OwnedSemaphorePermit, Closed> {
         let space = space.clone().acquire_many_owned(self.space_for(bytes));
         let mut space = pin!(space);
-        let space = if let Some(space) = space.as_mut().now_or_never() {
+        // tokio lets a task that has done much look as if there were no space, and does not let it wait in the
+        // queue then (its cooperative budget). `congested` would look too early.
+        let space = if let Some(space) = unconstrained(space.as_mut()).now_or_never() {
             space
         } else {
             // tokio's semaphore has given all free permits to the one that waits first. So as long
-            // as anybody waits there are no free ones, which is how `congested` sees it.
+            // as anybody waits there are no free ones, which is how `congested` sees it. There are none
+            // either when just all of them are taken: then a late reader is given up one batch early.
             self.congested.notify_waiters();
             let _waiting = speaks.then(metrics::Holding::begin);
             space.await
@@ -266,9 +276,9 @@ impl Room {
 
     /// Whether somebody waits for space.
     fn is_waited_for(&self) -> bool {
-        let others = self.stored.as_ref().map(|stored| &stored.others);
-        let others = others.is_some_and(|others| others.available_permits() == 0);
-        others || self.space.available_permits() == 0
+        let others = self.stored.iter().map(|stored| &stored.others);
+        let mut all = others.chain([&self.space]);
+        all.any(|space| space.available_permits() == 0)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -324,14 +334,10 @@ impl Speaker {
     pub fn replaced(&self) -> impl Future<Output = Ended> + use<> {
         let (id, author) = (self.id, self.author.clone());
         async move {
-            let speaker = match author.key {
+            match author.key {
                 // Boxed, since the others should not keep room for it.
                 Some(_) => Box::pin(author.replaced(id)).await,
                 None => pending().await,
-            };
-            match speaker {
-                RENEWED => Ended::Renewed,
-                _ => Ended::Replaced,
             }
         }
     }
@@ -343,17 +349,17 @@ impl Speaker {
     /// # Errors
     ///
     /// The room is closed, or a newer connection has the session, and the lines were not said.
-    pub async fn say(&self, lines: &Lines<'_>) -> Result<(), Closed> {
+    pub async fn say(&self, lines: &Lines) -> Result<(), Closed> {
         self.begin_to_say(lines).await?;
         self.settled().await
     }
 
-    /// The same, but with a store they may be lost until [`Speaker::settled`] has returned.
+    /// As [`Speaker::say`], but with a store they may be lost until [`Speaker::settled`] has returned.
     ///
     /// # Errors
     ///
     /// The room is closed, or a newer connection has the session, and the lines were not said.
-    pub async fn begin_to_say(&self, lines: &Lines<'_>) -> Result<(), Closed> {
+    pub async fn begin_to_say(&self, lines: &Lines) -> Result<(), Closed> {
         loop {
             let (bytes, speaks) = (lines.frames.len(), lines.count > 0);
             let space = self.room.space(&self.room.space, bytes, speaks);
@@ -380,26 +386,8 @@ impl Speaker {
         }
     }
 
-    /// Says the lines if there is space and nobody waits for it. Returns whether it did. With a store
-    /// it never does, since they have to wait for that.
-    ///
-    /// # Errors
-    ///
-    /// The room is closed, or a newer connection has the session, and the lines were not said.
-    pub fn say_now(&self, lines: &Lines<'_>) -> Result<bool, Closed> {
-        if self.room.stored.is_some() {
-            return Ok(false);
-        }
-        let (space, bytes) = (self.room.space.clone(), lines.frames.len());
-        match space.try_acquire_many_owned(self.room.space_for(bytes)) {
-            Ok(space) => self.add(lines, space).map(|()| true),
-            Err(TryAcquireError::NoPermits) => Ok(false),
-            Err(TryAcquireError::Closed) => Err(Closed),
-        }
-    }
-
     /// Adds lines, which have their space, to the next batch.
-    fn add(&self, lines: &Lines<'_>, space: OwnedSemaphorePermit) -> Result<(), Closed> {
+    fn add(&self, lines: &Lines, space: OwnedSemaphorePermit) -> Result<(), Closed> {
         let mut state = self.room.state();
         if !self.author.has_voice(self.id) {
             return Err(Closed);

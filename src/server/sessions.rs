@@ -22,6 +22,7 @@ use http::StatusCode;
 use tokio::sync::Notify;
 
 use crate::protocol::session::{is_epoch, is_url_safe, number};
+use crate::server::ended::Ended;
 use crate::server::handshake::{Refusal, refuse};
 
 /// What `?session=` has to be.
@@ -110,7 +111,7 @@ impl Asked {
         }))
     }
 
-    /// The same of a past that no room has.
+    /// The same session, asked for with a past that no room has.
     #[must_use]
     pub fn without_past(&self) -> Self {
         let after = After {
@@ -170,7 +171,7 @@ pub struct Author {
     changed: Notify,
     /// How many of its lines are known to be in the log of the room.
     said: AtomicU64,
-    /// The same number when this began, and what the client had counted by then.
+    /// What `said` was when this began, and what the client had counted by then.
     began: (u64, u64),
     /// How many lines it will have said in the log when all those are in it that were sent to be stored
     /// there, if several servers share that.
@@ -188,7 +189,7 @@ impl Author {
         Self::unnamed(id, id)
     }
 
-    /// The same with an author's id of its own.
+    /// A connection without a session whose lines are those of this author.
     #[must_use]
     pub fn unnamed(id: u64, connection: u64) -> Arc<Self> {
         Self::new(id, None, connection, (0, 0), 0)
@@ -297,15 +298,15 @@ impl Author {
         }
     }
 
-    /// Waits until this connection does not speak for it any more. Returns who does.
-    pub async fn replaced(&self, connection: u64) -> u64 {
+    /// Waits until this connection does not speak for it any more. Returns why it has to end.
+    pub async fn replaced(&self, connection: u64) -> Ended {
         loop {
             let changed = self.changed.notified();
-            let speaker = self.speaker();
-            if speaker != connection {
-                return speaker;
+            match self.speaker() {
+                RENEWED => return Ended::Renewed,
+                speaker if speaker != connection => return Ended::Replaced,
+                _ => changed.await,
             }
-            changed.await;
         }
     }
 
@@ -332,8 +333,8 @@ impl Author {
         self.said() != self.began.0
     }
 
-    /// The same before a position, if that is known: it is if all of its lines from there on are in
-    /// a row, as they mostly are when a link has broken.
+    /// How many of its lines were in the log before a position, if that is known: it is if all of its lines
+    /// from there on are in a row, as they mostly are when a link has broken.
     #[must_use]
     pub fn said_before(&self, position: u64) -> Option<u64> {
         let (run, end) = (self.run.load(Relaxed), self.end.load(Relaxed));

@@ -116,9 +116,10 @@ impl World {
 /// Says a line. Returns whether there was space for it.
 fn say(speaker: &Speaker, text: &str) -> bool {
     let name = Identity::of("n");
-    let mut lines = Lines::of(&name);
-    lines.push(text);
-    speaker.say_now(&lines).unwrap()
+    let mut lines = Lines::default();
+    lines.push(&name, text);
+    let said = speaker.say(&lines).now_or_never();
+    said.map(Result::unwrap).is_some()
 }
 
 #[test]

@@ -287,9 +287,9 @@ impl World {
 
     fn say(&mut self, who: usize, count: usize) {
         let name = Identity::of("n");
-        let mut lines = Lines::of(&name);
+        let mut lines = Lines::default();
         for n in 0..count {
-            lines.push(&(self.model.log.len() + n).to_string());
+            lines.push(&name, &(self.model.log.len() + n).to_string());
         }
         // Whoever was replaced says the same, and it is not taken.
         for connection in &self.buried {
@@ -297,8 +297,8 @@ impl World {
             assert!(said.expect("space").is_err());
         }
         if let Some(connection) = self.connections.get(&who) {
-            let said = connection.speaker.say_now(&lines);
-            assert!(said.expect("it was not replaced"), "space");
+            let said = connection.speaker.say(&lines).now_or_never();
+            said.expect("space").expect("it was not replaced");
             (0..count).for_each(|_| self.model.say(connection.author));
         }
     }

@@ -22,8 +22,8 @@ const LIMITS: Limits = Limits::DEFAULT;
 /// Says a line of so many bytes.
 async fn say(speaker: &Speaker, bytes: usize) {
     let name = Identity::of("other");
-    let mut lines = Lines::of(&name);
-    lines.push(&"x".repeat(bytes));
+    let mut lines = Lines::default();
+    lines.push(&name, &"x".repeat(bytes));
     speaker.say(&lines).await.unwrap();
 }
 
@@ -353,8 +353,8 @@ async fn a_trickler_does_not_hold_the_room() {
     let (name, text) = (Identity::of("ann"), "x".repeat(1000));
     let (mut taken, begun) = (Vec::new(), Instant::now());
     for n in 0..LINES {
-        let mut lines = Lines::of(&name);
-        lines.push(&format!("{n} {text}"));
+        let mut lines = Lines::default();
+        lines.push(&name, &format!("{n} {text}"));
         ann.say(&lines).await.unwrap();
         let heard = bob.next().await.unwrap().unwrap();
         assert_eq!(line::text(&heard), Ok(&*format!("ann: {n} {text}")));

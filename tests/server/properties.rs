@@ -186,9 +186,9 @@ proptest! {
         let name = "127.0.0.1:1";
         let said: Vec<_> = said.iter().flat_map(|text| lines(text)).collect();
         let identity = Identity::of(name);
-        let mut batch = Lines::of(&identity);
+        let mut batch = Lines::default();
         for line in &said {
-            batch.push(line);
+            batch.push(&identity, line);
         }
         let expected: Vec<_> = said.iter().map(|line| format!("{name}: {}", clean(line))).collect();
         prop_assert_eq!(batch.count, said.len() as u64);

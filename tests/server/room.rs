@@ -34,9 +34,9 @@ impl Member {
     /// have to wait for space, and then they were not said.
     fn try_add(&mut self, name: &str, texts: &[&str]) -> Option<Result<(), Closed>> {
         let name = Identity::of(name);
-        let mut lines = Lines::of(&name);
+        let mut lines = Lines::default();
         for text in texts {
-            lines.push(text);
+            lines.push(&name, text);
         }
         let speaker = self.speaker.as_ref().unwrap();
         speaker.say(&lines).now_or_never()
@@ -452,8 +452,8 @@ fn a_crowd_speaks_in_turn() {
     let lines: Vec<_> = texts
         .iter()
         .map(|text| {
-            let mut lines = Lines::of(&name);
-            (0..EACH).for_each(|_| lines.push(text));
+            let mut lines = Lines::default();
+            (0..EACH).for_each(|_| lines.push(&name, text));
             lines
         })
         .collect();
@@ -481,8 +481,8 @@ fn who_still_waits_when_the_room_refuses_has_said_nothing() {
     let (mut ann, mut bob) = (Member::enter(&room), Member::enter(&room));
     fill(&room, &mut ann);
     let name = Identity::of("a");
-    let mut lines = Lines::of(&name);
-    lines.push(&"x".repeat(Limits::DEFAULT.batch));
+    let mut lines = Lines::default();
+    lines.push(&name, &"x".repeat(Limits::DEFAULT.batch));
     let speaker = ann.speaker.take().unwrap();
     let mut waiting = Box::pin(speaker.say(&lines));
     assert!((&mut waiting).now_or_never().is_none());

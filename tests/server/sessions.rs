@@ -3,7 +3,7 @@
 
 use std::io::{ErrorKind, Write};
 use std::process::Stdio;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -491,26 +491,29 @@ fn who_waits_for_space_says_nothing_when_it_is_replaced() {
     let (speaker, mine, _) = room.enter_as(asked.as_ref()).unwrap();
     drop(mine);
     let name = Identity::of("a");
-    let mut lines = Lines::of(&name);
-    lines.push(&"x".repeat(Limits::DEFAULT.batch));
+    let mut lines = Lines::default();
+    lines.push(&name, &"x".repeat(Limits::DEFAULT.batch));
     let mut said = 0;
-    while speaker.say_now(&lines).unwrap() {
+    let waiting = loop {
+        let mut saying = Box::pin(speaker.say(&lines));
+        match (&mut saying).now_or_never() {
+            Some(taken) => taken.unwrap(),
+            None => break saying,
+        }
         said += 1;
-    }
-    let mut waiting = Box::pin(speaker.say(&lines));
-    assert!((&mut waiting).now_or_never().is_none());
+    };
     let (second, _, first) = room.enter_as(asked.as_ref()).unwrap();
     assert!(first.unwrap().ends_with(format!(" {said}").as_bytes()));
     drop(subscription);
     assert!(matches!(waiting.now_or_never(), Some(Err(Closed))));
-    assert!(second.say_now(&lines).unwrap());
+    assert!(matches!(second.say(&lines).now_or_never(), Some(Ok(()))));
 }
 
 /// Says a line of so many bytes.
 async fn say(speaker: &Speaker, bytes: usize) {
     let name = Identity::of("other");
-    let mut lines = Lines::of(&name);
-    lines.push(&"x".repeat(bytes));
+    let mut lines = Lines::default();
+    lines.push(&name, &"x".repeat(bytes));
     speaker.say(&lines).await.unwrap();
 }
 
@@ -970,10 +973,12 @@ impl Return {
 }
 
 /// A line of 16 KiB that begins with its number.
-fn long(n: usize) -> Lines<'static> {
-    static OTHER: LazyLock<Identity> = LazyLock::new(|| Identity::of("other"));
-    let mut lines = Lines::of(&OTHER);
-    lines.push(&format!("{n:03} {}", "x".repeat(16 * 1024)));
+fn long(n: usize) -> Lines {
+    let mut lines = Lines::default();
+    lines.push(
+        &Identity::of("other"),
+        &format!("{n:03} {}", "x".repeat(16 * 1024)),
+    );
     lines
 }
 
@@ -1009,8 +1014,8 @@ async fn while_who_comes_back_reads_what_it_missed_the_others_go_on() {
     let name = Identity::of("other");
     let mut notice = None;
     for n in 100..400 {
-        let mut lines = Lines::of(&name);
-        lines.push(&format!("{n} {}", "x".repeat(1024)));
+        let mut lines = Lines::default();
+        lines.push(&name, &format!("{n} {}", "x".repeat(1024)));
         let before = Instant::now();
         ana.speaker.say(&lines).await.unwrap();
         // The clock only moves when everybody waits, so this is no measured time: the reader is waited

@@ -125,9 +125,9 @@ impl World {
 
     async fn say(&mut self, who: usize, count: usize) {
         let (author, name) = (self.author(who), Identity::of("n"));
-        let mut lines = Lines::of(&name);
+        let mut lines = Lines::default();
         for n in 0..count {
-            lines.push(&(self.log.len() + n).to_string());
+            lines.push(&name, &(self.log.len() + n).to_string());
         }
         let Some(connection) = self.connections.get(&who) else {
             return;

@@ -392,8 +392,8 @@ fn what_was_stored_and_not_heard_before_a_crash_is_heard_after_it() {
         let rooms = Rooms::stored(&Limits::DEFAULT, false, Some(open(&folder)));
         let (mut ana, bob) = (enter(&rooms, &ana).await, enter(&rooms, &bob).await);
         let name = Identity::of("bob");
-        let mut lines = Lines::of(&name);
-        lines.push("hello");
+        let mut lines = Lines::default();
+        lines.push(&name, "hello");
         let mut saying = Box::pin(bob.speaker.say(&lines));
         // Another program keeps the store waiting until the runtime has nothing more to do.
         let db = Connection::open(folder.file()).unwrap();
@@ -463,8 +463,8 @@ async fn who_does_not_wait_to_be_let_in_leaves_the_old_connection_its_voice() {
     let query = format!("session={ANA}");
     let old = enter(&rooms, &query).await;
     let name = Identity::of("ana");
-    let mut lines = Lines::of(&name);
-    lines.push("hello");
+    let mut lines = Lines::default();
+    lines.push(&name, "hello");
     for _ in 0..20 {
         let mut first = Box::pin(old.speaker.say(&lines));
         assert!(first.as_mut().now_or_never().is_none());
@@ -487,8 +487,8 @@ async fn who_comes_back_while_its_lines_are_being_stored_is_told_of_all_of_them(
     let rooms = Rooms::stored(&Limits::DEFAULT, false, Some(open(&folder)));
     let old = enter(&rooms, &format!("session={ANA}")).await;
     let name = Identity::of("ana");
-    let mut lines = Lines::of(&name);
-    lines.push("hello");
+    let mut lines = Lines::default();
+    lines.push(&name, "hello");
     for taken in 1..200 {
         let old = enter(&rooms, &format!("session={ANA}")).await;
         assert!(old.speaker.say(&lines).now_or_never().is_none());

@@ -1,13 +1,49 @@
-//! Parts of a batch: what several servers share goes through a log in messages that have a longest length,
-//! and some of it may have been there before.
+//! The parts of a batch, one by one: history and stores look at them, and what several servers share goes
+//! through a log in messages that have a longest length, and some of it may have been there before.
 
 use std::sync::Arc;
 
-use super::{Audience, BatchMut};
+use bytes::Bytes;
+
+use super::{Audience, Batch, BatchMut};
 use crate::server::frame;
-use crate::server::sessions::Author;
+use crate::server::sessions::{Author, Subscriber};
+
+impl Batch {
+    /// Adds the notices that are for this subscriber to `frames`, without the lines. Returns how many
+    /// of those are its own.
+    pub fn notices_for(&self, who: Subscriber, frames: &mut Vec<Bytes>) -> u64 {
+        let mut own_lines = 0;
+        for part in &self.parts {
+            if !part.audience.has(who) {
+                own_lines += part.lines;
+            } else if part.lines == 0 {
+                frames.push(self.frames.slice(part.bytes.clone()));
+            }
+        }
+        own_lines
+    }
+
+    /// The frames of each of its authors in turn, and how many lines they are.
+    pub fn parts(&self) -> impl Iterator<Item = (&[u8], u64)> {
+        let parts = self.parts.iter();
+        parts.map(|part| (&self.frames[part.bytes.clone()], part.lines))
+    }
+}
 
 impl BatchMut {
+    /// How many lines.
+    #[must_use]
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// Who said each part, its frames, and how many lines they are.
+    pub fn said(&self) -> impl Iterator<Item = (&Arc<Author>, &[u8], u64)> {
+        let parts = self.authors.iter().zip(&self.parts);
+        parts.map(|(author, part)| (author, &self.frames[part.bytes.clone()], part.lines))
+    }
+
     /// Adds lines that another server has said, or some that were taken from a batch.
     pub fn push(&mut self, author: &Arc<Author>, frames: &[u8], lines: u64) {
         self.append(author, Audience::AllBut(author.id), frames, lines);
