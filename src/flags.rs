@@ -2,9 +2,11 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use clap::builder::Resettable;
 use clap::error::ErrorKind;
@@ -27,7 +29,10 @@ pub fn message(text: &str) -> Result<usize, String> {
 /// # Errors
 ///
 /// What the number has to be.
-pub fn number(text: &str, least: usize, most: usize) -> Result<usize, String> {
+pub fn number<T>(text: &str, least: T, most: T) -> Result<T, String>
+where
+    T: Copy + FromStr + PartialOrd + Display,
+{
     let number = text.parse().ok().filter(|n| (least..=most).contains(n));
     number.ok_or(format!("it is a number from {least} to {most}"))
 }

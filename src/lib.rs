@@ -17,8 +17,8 @@
 //!
 //! - `src/bin/server.rs`: flags, bind, the accept loop, a task per connection, the end
 //! - [`server::connection`]: one client's connection, as two loops: one reads, one writes
-//! - [`server::room`]: the `broadcast` channel that all share, who waits for whom, and to whom the room
-//!   writes itself
+//! - [`server::room`]: the `broadcast` channel that all share and who waits for whom; in
+//!   `src/server/room/readers.rs`: to whom the room writes itself
 //! - [`server::batch`]: lines encoded once as WebSocket frames, shared by every receiver
 //! - [`protocol::line`]: what a line is, and what may not be in it
 //!
@@ -29,7 +29,7 @@
 //! - [`server::unwritten`]: the pieces that still have to be written; [`server::deadline`]: when a
 //!   deadline counts
 //! - [`server::entrance`], [`server::handshake`], [`protocol::head`]: from a stranger's stream to a
-//!   connection in a room, or a refusal; [`server::refused`]: those for whom there is no place
+//!   connection in a room, or a refusal; [`server::arrivals`]: those for whom there is no place
 //! - [`server::listener`], [`server::socket`]: the socket that listens, which outlives every error,
 //!   and a client's, with TLS or without
 //! - [`server::log`]: the server's output, which never blocks the relay
@@ -47,11 +47,10 @@
 //!   `src/protocol/tls.rs`: the session behind them. In a build without the feature `tls`,
 //!   `without_tls.rs` of each half stands there
 //! - [`server::history`], [`server::window`], [`server::sessions`]: the last lines of a room, and who
-//!   may come back and read on; [`server::store`]: the same in a file, which outlives the server, or in
-//!   a stream that several servers share. What is different in a room then is in the files below
-//!   `src/server/room/` and `src/server/batch/`
+//!   may come back and read on (`src/server/room/past.rs`); [`server::store`]: the same in a file, which
+//!   outlives the server, or in a stream that several servers share. What is different in a room then is in
+//!   `stored.rs` and `shared.rs` there, and in `src/server/batch/`
 //! - [`server::service`]: the service manager, which may pass the socket, and is told what the server does
-//!
 //! - [`server::metrics`]: what the server counts of itself, and who is told
 //!
 //! The client:

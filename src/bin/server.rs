@@ -9,7 +9,9 @@ use std::sync::{Arc, Weak};
 use chat_pair::flags;
 use chat_pair::os::{Stop, cannot_start};
 use chat_pair::server::addresses::{Addresses, Counted};
+use chat_pair::server::arrivals::{Arrivals, Seat};
 use chat_pair::server::connection::Outside;
+use chat_pair::server::deadline::within;
 use chat_pair::server::ended::Ended;
 use chat_pair::server::entrance::{Entrance, Guest};
 use chat_pair::server::flags::{LISTEN, Server as Flags};
@@ -17,7 +19,6 @@ use chat_pair::server::handshake::{self, Refusal};
 use chat_pair::server::limits::Limits;
 use chat_pair::server::listener::{Listener, fit_to_descriptors};
 use chat_pair::server::log::Log;
-use chat_pair::server::refused::{Refused, Seat};
 use chat_pair::server::service::Service;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
@@ -109,14 +110,14 @@ async fn serve(flags: Flags, mut service: Service) -> Result<ExitCode, String> {
     let addresses = Addresses::new(&shared.limits);
     let seats = Arc::new(Semaphore::new(shared.limits.connections));
     let mut connections = JoinSet::new();
-    let mut refused = Refused::default();
+    let mut arrivals = Arrivals::default();
     // Nothing is ever sent here. When `serving` is dropped, every `closing` learns of it.
     let (serving, closing) = watch::channel(());
-    // Nor here. Each stranger has an `entering` until it is in or refused.
+    // Nor here. Each task holds an `entering` until its handshake is over, so `entered` ends when none is left.
     let (entering, mut entered) = mpsc::channel::<()>(1);
     loop {
         while connections.try_join_next().is_some() {} // whose places are free again
-        refused.forget_ended(connections.len());
+        arrivals.forget_ended(connections.len());
         // A few more than there are seats, since whoever is refused has none.
         let most = shared.limits.connections + shared.limits.refusals;
         tokio::select! {
@@ -128,10 +129,10 @@ async fn serve(flags: Flags, mut service: Service) -> Result<ExitCode, String> {
                 };
                 let held = seat.as_ref().map_or_else(|_| Weak::new(), Arc::downgrade);
                 let task = connections.spawn(connection(shared.clone(), stream, address, seat, counted, entering.clone(), closing.clone()));
-                refused.push(task, held);
+                arrivals.push(task, held);
             }
             Some(_) = connections.join_next() => {}
-            () = refused.turn_one_away(&shared.limits), if connections.len() >= most => {}
+            () = arrivals.turn_one_away(&shared.limits), if connections.len() >= most => {}
             () = stop.asked() => break,
         }
     }
@@ -141,7 +142,7 @@ async fn serve(flags: Flags, mut service: Service) -> Result<ExitCode, String> {
     service.stopping();
     shared.entrance.rooms.begin_to_end();
     drop((listener, entering));
-    let _ = timeout(shared.limits.last_newcomers, entered.recv()).await;
+    within(shared.limits.last_newcomers, entered.recv()).await;
     drop(serving);
     shared.entrance.rooms.close();
     let ended = tokio::select! {

@@ -186,7 +186,7 @@ impl Chat {
     /// knows nothing of sessions.
     pub fn hear_no_text(&mut self) {
         if self.session.is_asked() {
-            self.session.has_no_answer();
+            self.session.set_plain();
             self.name_doubtful();
         }
     }

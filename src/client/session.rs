@@ -107,7 +107,7 @@ impl Session {
 
     /// The server has sent something else than the answer to our request, so it knows nothing of
     /// sessions.
-    pub fn has_no_answer(&mut self) {
+    pub fn set_plain(&mut self) {
         self.peer = Peer::Plain;
     }
 
@@ -126,7 +126,7 @@ impl Session {
                 (self.peer, self.place) = (Peer::Keeps, Some(place));
                 return Heard::Begun { taken, same_past };
             }
-            self.has_no_answer();
+            self.set_plain();
         }
         match &mut self.place {
             Some(place) if self.peer == Peer::Keeps => {
@@ -252,7 +252,7 @@ mod tests {
         let mut session = asked();
         session.hear("@abc 7 3");
         session.ask(0);
-        session.has_no_answer();
+        session.set_plain();
         session.hear("ana: hi");
         assert_eq!(rest(&mut session, 0), "after=abc.7&sent=0");
     }

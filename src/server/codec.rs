@@ -39,9 +39,9 @@ pub struct Codec<R> {
 #[derive(Debug)]
 struct Library {
     stream: WebSocketStream<Join<Unread, Vec<u8>>>,
-    /// Bytes that were read from the socket, less the smallest frames in which the messages that have come of
-    /// them can have been. Zero means that the library holds nothing.
-    rest: usize,
+    /// Bytes that the library was given, minus the smallest frame that each message which came out can have been
+    /// in. Zero means that it holds nothing.
+    unconsumed: usize,
 }
 
 impl<R> Codec<R>
@@ -102,7 +102,7 @@ where
     fn feed(&mut self, bytes: &[u8]) {
         let longest = self.longest;
         let library = self.library.get_or_insert_with(|| Library::new(longest));
-        library.rest += bytes.len();
+        library.unconsumed += bytes.len();
         library.stream.get_mut().reader_mut().0.extend(bytes);
     }
 
@@ -138,14 +138,14 @@ impl Library {
         let memory = join(Unread(Vec::new()), Vec::new());
         Box::new(Self {
             stream: ServerBuilder::new().limits(limits).serve(memory),
-            rest: 0,
+            unconsumed: 0,
         })
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
         let next = ready!(self.stream.poll_next_unpin(cx));
         if let Some(Ok(message)) = &next {
-            self.rest -= least_frame(message.as_payload().len());
+            self.unconsumed -= least_frame(message.as_payload().len());
         }
         Poll::Ready(next)
     }
@@ -153,7 +153,7 @@ impl Library {
     /// Whether nothing is in it that is needed, when no message is. After a message in several frames,
     /// whose heads are not counted, it is never known.
     fn is_done(&self) -> bool {
-        self.rest == 0 && self.stream.get_ref().writer().is_empty()
+        self.unconsumed == 0 && self.stream.get_ref().writer().is_empty()
     }
 }
 

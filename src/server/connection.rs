@@ -22,7 +22,7 @@ use crate::protocol::keepalive::{Alarm, Keepalive};
 use crate::protocol::line;
 use crate::server::batch::Lines;
 use crate::server::codec::Codec;
-use crate::server::deadline::passed;
+use crate::server::deadline::{passed, within};
 use crate::server::ended::Ended;
 use crate::server::frame;
 use crate::server::identity::Identity;
@@ -124,7 +124,7 @@ where
             }
         };
         // Who does not take the goodbye in time does without.
-        let _ = timeout(limits.close, goodbye).await;
+        within(limits.close, goodbye).await;
     }
 }
 

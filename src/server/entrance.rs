@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::server::access::{self, Access, Pass};
+use crate::server::arrivals::Seat;
 use crate::server::connection::Connection;
 use crate::server::flags::Server as Flags;
 use crate::server::handshake::{self, Refusal, Request, Rules};
@@ -16,7 +17,6 @@ use crate::server::limits::Limits;
 use crate::server::log::Log;
 use crate::server::metrics::exporter::Exporter;
 use crate::server::metrics::{self, Stranger};
-use crate::server::refused::Seat;
 use crate::server::rooms::{Member, Rooms};
 use crate::server::socket::{self, ReadHalf, WriteHalf};
 use crate::server::store::nats::Nats;
@@ -57,7 +57,7 @@ impl Entrance {
     ///
     /// One line that names the file that cannot be used, and says why and what to do.
     pub async fn open(flags: &Flags, limits: &Limits, log: &Log) -> Result<Self, String> {
-        let asked = metrics::Asked::listen()?;
+        let signal = metrics::StatusSignal::listen()?;
         let operator = log.clone();
         let tell = move |line: Arguments<'_>| operator.warn(line);
         let access = Access::open(flags.token_file.as_deref(), limits, tell.clone())?;
@@ -70,14 +70,18 @@ impl Entrance {
             None => None,
         };
         // Last, since a store has to be closed.
-        let store = flags.store.as_deref();
-        let store = store.map(|file| file::Store::open(file, flags.terms(), limits, tell.clone()));
-        let mut store = store.transpose()?.map(Store::File);
-        if let Some(place) = flags.stream() {
-            store = Some(Store::Nats(Nats::open(place, limits, tell).await?));
-        }
+        let store = match (&flags.store, flags.stream()) {
+            (Some(file), _) => Some(Store::File(file::Store::open(
+                file,
+                flags.terms(),
+                limits,
+                tell,
+            )?)),
+            (None, Some(place)) => Some(Store::Nats(Nats::open(place, limits, tell).await?)),
+            (None, None) => None,
+        };
         let rooms = Rooms::stored(limits, flags.presence, store.clone());
-        asked.tell(&rooms, log);
+        signal.tell(&rooms, log);
         if let Some(exporter) = exporter {
             exporter.serve(&rooms, limits);
         }
@@ -118,8 +122,8 @@ impl Entrance {
         let stranger = Stranger::arrives();
         let admitted = self.let_in(stream, address, seat, &stranger).await;
         match &admitted {
-            Ok(_) => stranger.is_in(),
-            Err(refusal) => stranger.is_refused(refusal),
+            Ok(_) => stranger.count_admitted(),
+            Err(refusal) => stranger.count_refused(refusal),
         }
         admitted
     }

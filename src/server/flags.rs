@@ -63,11 +63,11 @@ pub struct Server {
     pub max_message: usize,
 
     /// Connections at once; those beyond are refused
-    #[arg(long, env = "CHAT_MAX_CONNECTIONS", value_name = "N", default_value_t = LIMITS.connections, value_parser = connections)]
+    #[arg(long, env = "CHAT_MAX_CONNECTIONS", value_name = "N", default_value_t = LIMITS.connections, value_parser = many)]
     pub max_connections: usize,
 
     /// Rooms at once; one is there as long as somebody is in it, or its past is kept
-    #[arg(long, env = "CHAT_MAX_ROOMS", value_name = "N", default_value_t = LIMITS.rooms, value_parser = rooms)]
+    #[arg(long, env = "CHAT_MAX_ROOMS", value_name = "N", default_value_t = LIMITS.rooms, value_parser = many)]
     pub max_rooms: usize,
 
     /// Let in only who shows a token of this file; see below
@@ -80,12 +80,12 @@ pub struct Server {
     pub rate: Option<u32>,
 
     /// Connections at once from one address, or from one /64 of IPv6; this machine may have any number
-    #[arg(long, env = "CHAT_MAX_PER_ADDRESS", value_name = "N", value_parser = connections)]
+    #[arg(long, env = "CHAT_MAX_PER_ADDRESS", value_name = "N", value_parser = many)]
     pub max_per_address: Option<usize>,
 
     /// Lines of the past that whoever enters a room gets first
     #[arg(long, env = "CHAT_HISTORY", value_name = "LINES", default_value_t = 0, value_parser = history)]
-    pub history: usize,
+    pub history: u64,
 
     /// Store the lines of all rooms in this file, an SQLite database: then whoever comes back, or late,
     /// is not limited to what is in memory, and nothing is lost however the server ends (in a power cut,
@@ -160,41 +160,30 @@ impl Server {
     /// The limits with what the flags say of them.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        let mut limits = self.limits_without_nats();
-        if !self.nats.is_empty() {
-            limits.store = limits.nats();
-            limits.descriptors += LIMITS.store_files;
-        }
-        if self.metrics.is_some() {
-            limits.descriptors += 1 + LIMITS.scrapes; // the listener, and who is answered
-        }
-        limits
-    }
-
-    /// The same without NATS.
-    fn limits_without_nats(&self) -> Limits {
-        Limits {
+        let mut limits = Limits {
             message: self.max_message,
             connections: self.max_connections,
             rooms: self.max_rooms,
-            history: self.history as u64,
+            history: self.history,
             sessions: self.max_connections,
             tls: self.tls_cert.as_ref().map_or(0, |_| Limits::TLS),
             lines: self.rate,
             per_address: self.max_per_address,
             store: self.store.as_ref().map_or(0, |_| Limits::STORE),
-            descriptors: match self.store {
-                Some(_) => LIMITS.descriptors + LIMITS.store_files,
-                None => LIMITS.descriptors,
-            },
-            // What a store takes of the time in which the server ends.
-            drain: if self.store.is_some() || !self.nats.is_empty() {
-                LIMITS.drain.saturating_sub(LIMITS.store_end)
-            } else {
-                LIMITS.drain
-            },
             ..LIMITS
+        };
+        if self.store.is_some() || !self.nats.is_empty() {
+            limits.descriptors += LIMITS.store_files;
+            // What a store takes of the time in which the server ends.
+            limits.drain = LIMITS.drain.saturating_sub(LIMITS.store_end);
         }
+        if !self.nats.is_empty() {
+            limits.store = limits.nats();
+        }
+        if self.metrics.is_some() {
+            limits.descriptors += 1 + LIMITS.scrapes; // the listener, and who is answered
+        }
+        limits
     }
 
     /// How lines are to be stored.
@@ -225,29 +214,20 @@ impl Server {
 }
 
 fn days(text: &str) -> Result<u32, String> {
-    let days = number(text, 1, 36_500)?;
-    Ok(u32::try_from(days).unwrap_or(u32::MAX))
+    number(text, 1, 36_500)
 }
 
-fn connections(text: &str) -> Result<usize, String> {
-    number(text, 1, 1_000_000)
-}
-
-fn rooms(text: &str) -> Result<usize, String> {
+/// How many rooms or connections there may be.
+fn many(text: &str) -> Result<usize, String> {
     number(text, 1, 1_000_000)
 }
 
 fn rate(text: &str) -> Result<u32, String> {
-    let lines = number(text, 1, 1_000_000)?;
-    Ok(u32::try_from(lines).unwrap_or(u32::MAX))
+    number(text, 1, 1_000_000)
 }
 
-fn history(text: &str) -> Result<usize, String> {
-    number(
-        text,
-        0,
-        usize::try_from(LIMITS.window_lines).unwrap_or(usize::MAX),
-    )
+fn history(text: &str) -> Result<u64, String> {
+    number(text, 0, LIMITS.window_lines)
 }
 
 fn threads(text: &str) -> Result<usize, String> {

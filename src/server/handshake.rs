@@ -35,14 +35,14 @@ pub enum Refusal {
     /// It left, or its connection broke, before it had asked.
     Left,
     /// It did not want to get in: it asked how the server is, and was told.
-    Asked(Method),
+    HealthCheck(Method),
 }
 
 impl Refusal {
     /// Whether the operator should hear of it.
     #[must_use]
     pub fn concerns_operator(&self) -> bool {
-        !matches!(self, Self::Left | Self::Asked(_))
+        !matches!(self, Self::Left | Self::HealthCheck(_))
     }
 }
 
@@ -52,7 +52,7 @@ impl fmt::Display for Refusal {
             Self::Answered(status, why) => write!(f, "was refused: {why} ({})", status.as_u16()),
             Self::Unanswered(why) => write!(f, "left: {why}"),
             Self::Left => write!(f, "left"),
-            Self::Asked(_) => write!(f, "asked how the server is"),
+            Self::HealthCheck(_) => write!(f, "asked how the server is"),
         }
     }
 }
@@ -192,10 +192,12 @@ where
             Ok((connection.ok_or(Refusal::Left)?, place, seat))
         }
         Err(refusal) => {
-            stranger.is_refused(&refusal);
+            stranger.count_refused(&refusal);
             let answer = async {
                 match refusal {
-                    Refusal::Asked(method) => tell_health(&mut stream, health(), method).await,
+                    Refusal::HealthCheck(method) => {
+                        tell_health(&mut stream, health(), method).await;
+                    }
                     _ => answer(&mut stream, &refusal).await,
                 }
             };
@@ -231,7 +233,7 @@ where
     let head = read_head(stream, limit).await?;
     match (judge(&head.bytes, rules.origins), rules.seat) {
         // This needs none.
-        (Err(Refusal::Asked(method)), _) => Err(Refusal::Asked(method)),
+        (Err(Refusal::HealthCheck(method)), _) => Err(Refusal::HealthCheck(method)),
         (_, Err(refusal)) => Err(refusal),
         (judged, Ok(seat)) => Ok((judged?, head.rest.into(), seat)),
     }
@@ -315,7 +317,7 @@ pub fn judge(head: &[u8], origins: &[String]) -> Result<Request, Refusal> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS];
     let request = parse(head, &mut fields)?;
     if let Some(method) = health_asked(&request) {
-        return Err(Refusal::Asked(method));
+        return Err(Refusal::HealthCheck(method));
     }
     if request.version != Some(1) {
         return Err(NOT_HTTP);

@@ -50,8 +50,8 @@ struct Session {
     author: Arc<Author>,
     /// Since when it has no connection.
     left: Option<Instant>,
-    /// When the store was last told that it is here, and the answer, which nobody needs: without it
-    /// the store would not mind.
+    /// When the store was last told that it is here. The receiver of the answer is kept, though nobody reads
+    /// that, because the store skips what nobody waits for.
     touched: Option<(Instant, oneshot::Receiver<u64>)>,
 }
 
@@ -88,9 +88,15 @@ struct Past {
 
 impl Past {
     /// The reader has read so many bytes and lines.
-    fn has_read(&mut self, bytes: usize, lines: u64) {
+    fn add_spare(&mut self, bytes: usize, lines: u64) {
         self.spare.0 += i64::try_from(bytes / 2).unwrap_or(i64::MAX);
         self.spare.1 += i64::try_from(lines / 2).unwrap_or(i64::MAX);
+    }
+
+    /// The notice `* now`, when the reader has come to where it belongs.
+    fn now_at(&mut self, position: u64) -> Option<Bytes> {
+        let is_due = self.now.take_if(|now| *now <= position);
+        is_due.map(|_| frame::notice("now"))
     }
 }
 
@@ -110,7 +116,7 @@ impl Bookmark {
         }
     }
 
-    /// The same, with a notice that comes first, and with `* now` behind the lines up to `now`.
+    /// Reads the past first, behind this notice, and has `* now` behind the lines up to `now`.
     fn with(mut self, notice: Bytes, now: Option<u64>) -> Self {
         self.past = Some(Box::new(Past {
             notice: Some(notice),
@@ -120,7 +126,7 @@ impl Bookmark {
         self
     }
 
-    /// The same with the lines up to `now`, of which the store knows how many are for it.
+    /// Reads the lines up to `now` first, of which the store knows how many are for it.
     fn with_uncounted(mut self, now: u64) -> Self {
         self.past = Some(Box::new(Past {
             uncounted: true,
@@ -173,17 +179,14 @@ impl Bookmark {
             self.own = None;
         }
         if let Some(past) = &mut self.past {
-            past.has_read(piece.frames.len(), piece.position - self.position);
+            past.add_spare(piece.frames.len(), piece.position - self.position);
         }
         let lines = frame::payloads(&piece.frames).filter(|line| !line.starts_with(b"@"));
         metrics::DELIVERIES.add(lines.count() as u64);
         frames.push(piece.frames.into());
         self.pass(piece.position, piece.own);
-        if let Some(past) = &mut self.past
-            && past.now.is_some_and(|now| now <= piece.position)
-        {
-            past.now = None;
-            frames.push(frame::notice("now"));
+        if let Some(past) = &mut self.past {
+            frames.extend(past.now_at(piece.position));
         }
         frames
     }
@@ -507,16 +510,13 @@ impl History {
         let (piece, position, own) =
             self.window
                 .read(who, bookmark.position, until, self.limits.batch);
-        past.has_read(piece.len(), position - bookmark.position);
+        past.add_spare(piece.len(), position - bookmark.position);
         metrics::DELIVERIES.add(position - bookmark.position - own);
         if !piece.is_empty() {
             frames.push(piece.into());
         }
         bookmark.pass(position, own);
-        if past.now.is_some_and(|now| now <= position) {
-            past.now = None;
-            frames.push(frame::notice("now"));
-        }
+        frames.extend(past.now_at(position));
         if position < end {
             bookmark.past = Some(past);
         } else {

@@ -36,8 +36,9 @@ pub struct Limits {
     /// Connections beyond `connections` that are being told that they are refused. The next ones wait in the
     /// listener's queue, …
     pub refusals: usize,
-    /// … but no longer than this, for each that is before them: a request comes as soon as a connection does,
-    /// unless somebody wants to keep others away, who may ask whether the server is well.
+    /// … but no longer than this for each that is before them; then the first that has no seat is turned away.
+    /// A request comes as soon as a connection does, and silent strangers must not keep out those who ask
+    /// whether the server is well.
     pub refusal: Duration,
     /// Descriptors beside the connections: standard input, output and error, the log's copies of two of them,
     /// the listener, the service manager's socket, those of the runtimes (TLS has one of its own), and files

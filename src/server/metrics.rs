@@ -214,20 +214,20 @@ impl Stranger {
     }
 
     /// It is let in.
-    pub fn is_in(self) {
+    pub fn count_admitted(self) {
         HANDSHAKES.observe(self.came.elapsed());
         self.is_answered.store(true, Relaxed);
     }
 
     /// It is refused, or has left by itself. Only the first call counts.
-    pub fn is_refused(&self, refusal: &Refusal) {
+    pub fn count_refused(&self, refusal: &Refusal) {
         if self.is_answered.swap(true, Relaxed) {
             return;
         }
         match refusal {
             Refusal::Answered(status, _) => REFUSALS.count(status.as_str()),
             Refusal::Unanswered(_) => turned_away(),
-            Refusal::Left | Refusal::Asked(_) => {}
+            Refusal::Left | Refusal::HealthCheck(_) => {}
         }
     }
 }
@@ -307,9 +307,9 @@ impl fmt::Display for State<'_> {
 
 /// SIGUSR1, by which the operator asks how the server is, and which ends the program no more.
 #[derive(Debug)]
-pub struct Asked(Signal);
+pub struct StatusSignal(Signal);
 
-impl Asked {
+impl StatusSignal {
     /// Listens for it. To be called within a Tokio runtime.
     ///
     /// # Errors

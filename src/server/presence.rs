@@ -56,7 +56,8 @@ struct State {
     left: VecDeque<(Instant, String, Who)>,
     /// Those who are on other servers.
     elsewhere: BTreeMap<u64, People>,
-    /// Those of them of whom the others have not been told, and who had come here last before them.
+    /// Names that came on other servers and are not announced yet, by who had come here last before them: those
+    /// who come here later learn of them at once.
     joined_elsewhere: BTreeMap<u64, Vec<String>>,
     /// Who came here last.
     newest: u64,
@@ -189,7 +190,7 @@ impl Presence {
     }
 
     /// What can be known of the other servers is known now.
-    pub fn knows(&self) {
+    pub fn set_known(&self) {
         self.known.send_replace(true);
     }
 

@@ -47,7 +47,7 @@ use past::Older;
 pub use readers::TryWrite;
 use readers::{Lent, Readers};
 use shared::Progress;
-pub use stored::Asking;
+pub use stored::StoreAnswer;
 use stored::Stored;
 
 /// The room. It is open until both [`Room::close`] was called and its last speaker has left.
@@ -366,7 +366,7 @@ impl Speaker {
             match self.add(lines, space.await?) {
                 // A newer connection asks for the session, but may not get it; or has just not got it.
                 Err(Closed) if self.author.speaker() == self.id => {
-                    self.author.unhushed(self.id).await;
+                    self.author.resumed(self.id).await;
                 }
                 said => return said,
             }
@@ -389,7 +389,7 @@ impl Speaker {
     /// Adds lines, which have their space, to the next batch.
     fn add(&self, lines: &Lines, space: OwnedSemaphorePermit) -> Result<(), Closed> {
         let mut state = self.room.state();
-        if !self.author.has_voice(self.id) {
+        if !self.author.may_speak(self.id) {
             return Err(Closed);
         }
         if self.room.stored.is_some() {

@@ -22,7 +22,7 @@ use crate::server::identity::Identity;
 use crate::server::limits::Limits;
 use crate::server::name::{self, Name, Names};
 use crate::server::presence::Presence;
-use crate::server::room::{Asking, Room, Speaker, Subscription};
+use crate::server::room::{Room, Speaker, StoreAnswer, Subscription};
 use crate::server::sessions::{Asked, NO_AFTER, NO_SENT, NO_SESSION};
 use crate::server::store::{Claim, Store, Unclaimed};
 use crate::server::window::Budget;
@@ -110,7 +110,7 @@ impl Rooms {
         Self::stored(limits, presence, None)
     }
 
-    /// The same with a store, if there is one.
+    /// No rooms yet, and the store of their logs, if there is one.
     #[must_use]
     pub fn stored(limits: &Limits, presence: bool, store: Option<Store>) -> Arc<Self> {
         let rooms = Arc::new(Self {
@@ -148,11 +148,11 @@ impl Rooms {
         entered.ok_or(NOT_KNOWN) // It is never asked for anything without a store.
     }
 
-    /// The same, when it is known what the store has of the room, if there is a store.
+    /// As [`Rooms::enter`], when it is known what the store has of the room, if there is a store.
     ///
     /// # Errors
     ///
-    /// As above, and when the store cannot be read.
+    /// As there, and when the store cannot be read.
     pub async fn enter_when_known(
         self: &Arc<Self>,
         target: &Uri,
@@ -225,7 +225,7 @@ impl Rooms {
         name: Option<Name>,
         session: Option<&Asked>,
         address: &str,
-        asking: Option<&Asking>,
+        asking: Option<&StoreAnswer>,
     ) -> Result<Option<Member>, Refusal> {
         let mut state = self.state();
         let entry = self.entry(&mut state, path)?;
@@ -279,10 +279,9 @@ impl Rooms {
         let room = Room::among(&self.limits, &self.budget, store);
         tokio::spawn(room.clone().publish());
         let shared = self.store.as_ref().filter(|store| store.is_shared());
-        let presence = self
-            .presence
-            .then(|| Presence::begin(&room, &self.limits, shared.is_some()));
-        if let (Some(Some(presence)), Some(store)) = (&presence, shared) {
+        let begin = || Presence::begin(&room, &self.limits, shared.is_some());
+        let presence = self.presence.then(begin).flatten();
+        if let (Some(presence), Some(store)) = (&presence, shared) {
             store.share_presence(path, presence);
         }
         Entry {
@@ -290,7 +289,7 @@ impl Rooms {
             members: 0,
             empty: Some(Instant::now()),
             names: Names::default(),
-            presence: presence.flatten(),
+            presence,
         }
     }
 

@@ -164,7 +164,7 @@ pub struct Author {
     /// The connection that speaks for it.
     connection: AtomicU64,
     /// How many newer ones ask for it now: nothing is taken from that one meanwhile.
-    hushed: AtomicUsize,
+    suspended: AtomicUsize,
     /// Lines that were said and are not stored yet, if there is a store.
     in_flight: AtomicU64,
     /// Notified when one of these changes.
@@ -219,7 +219,7 @@ impl Author {
             id,
             key,
             connection: AtomicU64::new(connection),
-            hushed: AtomicUsize::new(0),
+            suspended: AtomicUsize::new(0),
             in_flight: AtomicU64::new(0),
             changed: Notify::new(),
             said: AtomicU64::new(began.0),
@@ -245,15 +245,15 @@ impl Author {
 
     /// Whether this connection speaks for it, and may now.
     #[must_use]
-    pub fn has_voice(&self, connection: u64) -> bool {
-        self.speaker() == connection && self.hushed.load(Relaxed) == 0
+    pub fn may_speak(&self, connection: u64) -> bool {
+        self.speaker() == connection && self.suspended.load(Relaxed) == 0
     }
 
     /// Waits until this connection may speak for it, or another one does.
-    pub async fn unhushed(&self, connection: u64) {
+    pub async fn resumed(&self, connection: u64) {
         loop {
             let changed = self.changed.notified();
-            if self.speaker() != connection || self.has_voice(connection) {
+            if self.speaker() != connection || self.may_speak(connection) {
                 return;
             }
             changed.await;
@@ -353,13 +353,13 @@ impl Author {
 /// As long as this is there, nothing is taken from an author's connection, since a newer one asks for
 /// its session.
 #[derive(Debug)]
-pub struct Hushed(Arc<Author>);
+pub struct Suspended(Arc<Author>);
 
-impl Hushed {
+impl Suspended {
     /// Nothing is taken from its connection from now on.
     #[must_use]
     pub fn new(author: Arc<Author>) -> Self {
-        author.hushed.fetch_add(1, Relaxed);
+        author.suspended.fetch_add(1, Relaxed);
         Self(author)
     }
 
@@ -370,9 +370,9 @@ impl Hushed {
     }
 }
 
-impl Drop for Hushed {
+impl Drop for Suspended {
     fn drop(&mut self) {
-        self.0.hushed.fetch_sub(1, Relaxed);
+        self.0.suspended.fetch_sub(1, Relaxed);
         self.0.changed.notify_waiters();
     }
 }

@@ -1,4 +1,4 @@
-//! A client's socket as two halves, with TLS or without: to all that comes after it is the same.
+//! A client's socket as two halves, with TLS or without: to all that comes after, it is the same.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::Shutdown;

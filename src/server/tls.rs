@@ -124,7 +124,7 @@ impl Certificate {
             Ok(1..) => (stream, NOT_TLS),
             _ => return Err(Refusal::Left),
         };
-        rules.stranger.is_refused(&refusal);
+        rules.stranger.count_refused(&refusal);
         drop(rules.seat);
         let answer = handshake::answer(&mut stream, &refusal);
         let _ = timeout(limits.close, answer).await;

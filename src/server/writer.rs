@@ -99,7 +99,7 @@ where
     }
 
     /// The client has taken everything that there is for it, so it has all of its credit again. Not
-    /// during its probation: then there is less for it than for the others.
+    /// during its probation: lines may have been left out for it, so that it is up to date says little of its speed.
     pub fn forgive(&mut self) {
         if !self.pace.is_on_probation(Instant::now()) {
             self.pace.credit = self.pace.patience;

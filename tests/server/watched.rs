@@ -180,7 +180,7 @@ async fn a_server_that_shuts_down_says_so() {
         read
     });
     read.unwrap();
-    assert_eq!(admitted.err().unwrap(), Refusal::Asked(Method::Get));
+    assert_eq!(admitted.err().unwrap(), Refusal::HealthCheck(Method::Get));
     assert!(
         answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"),
         "{answer}"

@@ -126,8 +126,7 @@ impl History {
         }
     }
 
-    /// Whether the session is still the one that was
-    /// claimed, or nothing has happened to the one that is here.
+    /// Whether the session is still the one that was claimed, or nothing has happened to the one that is here.
     #[must_use]
     pub fn is_claimed(&self, asked: Option<&Asked>, claim: Option<Claim>) -> bool {
         let Some(asked) = asked else { return true };

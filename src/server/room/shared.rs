@@ -181,7 +181,7 @@ impl State {
     }
 
     /// The log does not have what was applied last: it was cut back, as after a power failure.
-    fn is_cut_back(&mut self) {
+    fn mark_cut_back(&mut self) {
         let lost = self.progress.last.take().map(|last| last.time);
         self.progress.cut = self.progress.cut.max(lost);
     }
@@ -251,7 +251,7 @@ impl State {
 
     /// The stream has a message of this server, if that is known, or has not taken it. One that came to
     /// another past than the room knows is not lost: it is sent again when that past is read.
-    fn has_sent(&mut self, number: u64, sequence: Option<u64>) {
+    fn record_ack(&mut self, number: u64, sequence: Option<u64>) {
         let sent = self.progress.sent.as_mut();
         if let Some(sent) = sent.filter(|sent| sent.head.number == number) {
             let head = sent.head;
@@ -262,7 +262,7 @@ impl State {
 
     /// A message is delivered. If it is the one on its way, it was not lost, even if the stream had an earlier
     /// place for it once.
-    fn has_come(&mut self, head: Head) {
+    fn record_delivery(&mut self, head: Head) {
         let sent = self.progress.sent.as_mut();
         if let Some(sent) = sent.filter(|sent| sent.head == head) {
             sent.sequence = None;

@@ -13,7 +13,7 @@ use crate::server::frame;
 use crate::server::handshake::Refusal;
 use crate::server::history::now;
 use crate::server::limits::Limits;
-use crate::server::sessions::{Asked, Author, Hushed};
+use crate::server::sessions::{Asked, Author, Suspended};
 use crate::server::store::nats::counts::Claim;
 use crate::server::store::{Known, RoomStore, file};
 
@@ -37,7 +37,7 @@ pub(super) struct Stored {
 
 /// What the store has of a room and of a session in it, so that somebody may enter.
 #[derive(Debug)]
-pub struct Asking {
+pub struct StoreAnswer {
     known: Known,
     /// How many sessions were forgotten before the store was asked.
     forgotten: u64,
@@ -46,18 +46,22 @@ pub struct Asking {
     /// What has given the session to this server, if several share the log.
     claim: Option<Claim>,
     /// The connection that has the session says nothing meanwhile.
-    _hushed: Option<Hushed>,
+    _suspended: Option<Suspended>,
 }
 
-impl Asking {
-    /// The same of a log that several servers share.
-    pub(super) fn shared(is_beyond: bool, claim: Option<Claim>, hushed: Option<Hushed>) -> Self {
+impl StoreAnswer {
+    /// What a log has that several servers share.
+    pub(super) fn shared(
+        is_beyond: bool,
+        claim: Option<Claim>,
+        suspended: Option<Suspended>,
+    ) -> Self {
         Self {
             known: Known::default(),
             forgotten: 0,
             is_beyond,
             claim,
-            _hushed: hushed,
+            _suspended: suspended,
         }
     }
 }
@@ -69,7 +73,7 @@ impl Stored {
             notices: Arc::new(Semaphore::new(limits.store_notices)),
             refused: Notify::new(),
             applied: Notify::new(),
-            // One more than any batch takes, so that there are none left only if somebody waits.
+            // One more than any batch takes, so that a batch alone does not look as if somebody waited.
             others: Arc::new(Semaphore::new(limits.backlog + 1)),
         }
     }
@@ -184,7 +188,7 @@ impl Room {
     /// Asks the store what it has of the room and of a session. Before that, nothing more is taken from
     /// the connection that has the session now, and what was said is stored: so it is known how many
     /// lines were taken. `None` if it cannot be known now; without a store nothing has to be asked.
-    pub async fn ask(&self, asked: Option<&Asked>) -> Option<Asking> {
+    pub async fn ask(&self, asked: Option<&Asked>) -> Option<StoreAnswer> {
         let stored = self.stored.as_ref()?;
         let store = match &stored.store {
             RoomStore::Nats(log) => return self.ask_shared(stored, log, asked).await,
@@ -192,8 +196,8 @@ impl Room {
         };
         let key = asked.map(|asked| &asked.key);
         let author = key.and_then(|key| self.state().history.author_of(key));
-        let hushed = author.map(Hushed::new);
-        if let Some(author) = hushed.as_ref().map(Hushed::author) {
+        let suspended = author.map(Suspended::new);
+        if let Some(author) = suspended.as_ref().map(Suspended::author) {
             tokio::select! {
                 biased;
                 () = author.settled() => {}
@@ -205,12 +209,12 @@ impl Room {
         if let (Some(asked), None) = (asked, known.taken) {
             known.taken = store.begin(&asked.key, asked.sent.unwrap_or(0)).await;
         }
-        Some(Asking {
+        Some(StoreAnswer {
             known,
             forgotten,
             is_beyond: false,
             claim: None,
-            _hushed: hushed,
+            _suspended: suspended,
         })
     }
 
@@ -223,7 +227,7 @@ impl Room {
     pub fn enter_knowing(
         self: &Arc<Self>,
         asked: Option<&Asked>,
-        asking: &Asking,
+        asking: &StoreAnswer,
     ) -> Result<Option<Entered>, Refusal> {
         let mut state = self.state();
         let stored = self.stored.as_ref().map(|stored| &stored.store);

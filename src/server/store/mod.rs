@@ -93,7 +93,7 @@ impl Store {
         }
     }
 
-    /// The same in words for strangers.
+    /// What is in trouble, in words for strangers.
     #[must_use]
     pub fn trouble_in_general(&self) -> &'static str {
         match self {

@@ -1,6 +1,13 @@
 //! What stands for a connection to NATS in a build without the cargo feature `nats`: nothing but the
-//! sentence that says so. Since there can never be a connection, the compiler leaves out what would use
-//! it.
+//! sentence that says so. Since there can never be a connection, none of its methods is ever called, and the
+//! compiler leaves out what would use it.
+
+#![allow(
+    missing_docs,
+    clippy::missing_errors_doc,
+    clippy::must_use_candidate,
+    clippy::unused_async
+)] // The other one says what each of them is.
 
 use std::fmt::Arguments;
 use std::sync::Arc;
@@ -21,11 +28,6 @@ pub enum Nats {}
 
 impl Nats {
     /// Says that there is no NATS.
-    ///
-    /// # Errors
-    ///
-    /// Always.
-    #[allow(clippy::unused_async)] // as the other one is
     pub async fn open(
         _place: Place<'_>,
         _limits: &Limits,
@@ -37,103 +39,66 @@ impl Nats {
         )
     }
 
-    /// Never called, like all that follows, since there is no connection.
-    #[must_use]
     pub fn trouble(&self) -> Option<String> {
         match *self {}
     }
 
-    /// Never called.
-    #[must_use]
     pub fn stream(&self) -> &str {
         match *self {}
     }
 
-    /// Never called.
-    #[must_use]
     pub fn digest(&self, _of: &[&str]) -> u64 {
         match *self {}
     }
 
-    /// Never called.
-    #[must_use]
     pub fn connection(&self) -> u64 {
         match *self {}
     }
 
-    /// Never called.
-    #[must_use]
     pub fn server(&self) -> u64 {
         match *self {}
     }
 
-    /// Never called.
-    #[must_use]
     pub fn number(&self) -> u64 {
         match *self {}
     }
 
-    /// Never called.
-    #[must_use]
     pub fn up(&self) -> watch::Receiver<Option<Up>> {
         match *self {}
     }
 
-    /// Never called.
-    #[allow(clippy::unused_async)] // as the other one is
     pub async fn is_another(&self, _then: Up) -> Option<bool> {
         match *self {}
     }
 
-    /// Never called.
-    #[allow(clippy::unused_async)] // as the other one is
     pub async fn has_lost(&self, _message: At) -> Option<bool> {
         match *self {}
     }
 
-    /// Never called.
-    pub fn has_read(&self, _then: Up, _at: At) {
+    pub fn record_read(&self, _then: Up, _at: At) {
         match *self {}
     }
 
-    /// Never called.
-    pub fn has_sent(&self, _took: Duration) {
+    pub fn record_publish(&self, _took: Duration) {
         match *self {}
     }
 
-    /// Never called.
-    pub fn is_not_ours(&self, _subject: &str) {
+    pub fn report_foreign(&self, _subject: &str) {
         match *self {}
     }
 
-    /// Never called.
-    #[allow(clippy::unused_async)] // as the other one is
     pub async fn say(&self, _subject: String, _message: Bytes) {
         match *self {}
     }
 
-    /// Never called.
-    #[allow(clippy::unused_async)] // as the other one is
     pub async fn publish(&self, _subject: &str, _number: u64, _message: Bytes) -> Option<u64> {
         match *self {}
     }
 
-    /// Never called.
-    ///
-    /// # Errors
-    ///
-    /// There are none.
-    #[allow(clippy::unused_async)] // as the other one is
     pub async fn last(&self, _subject: &str) -> Result<Option<Entry>, Unknown> {
         match *self {}
     }
 
-    /// Never called.
-    ///
-    /// # Errors
-    ///
-    /// There are none.
-    #[allow(clippy::unused_async)] // as the other one is
     pub async fn follow(&self, _subject: &str, _sequence: u64) -> Result<Delivery, Unknown> {
         match *self {}
     }
@@ -151,26 +116,16 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Never called.
-    #[allow(clippy::unused_async)] // as the other one is
     pub async fn next(&mut self) -> Option<Entry> {
         match self.never {}
     }
 
-    /// Never called.
-    #[must_use]
     pub fn has_caught_up(&self) -> bool {
         match self.never {}
     }
 }
 
 impl Nats {
-    /// Never called.
-    ///
-    /// # Errors
-    ///
-    /// Never.
-    #[allow(clippy::unused_async)] // as the other one is
     pub async fn claim(
         &self,
         _room: &str,
@@ -180,26 +135,18 @@ impl Nats {
         match *self {}
     }
 
-    /// Never called.
-    #[allow(clippy::unused_async)] // as the other one is
     pub async fn names_given_back(&self) {
         match *self {}
     }
 
-    /// Never called.
-    #[allow(clippy::unused_async)] // as the other one is
     pub async fn share_presence(self, _room: String, _presence: Arc<Presence>) {
         match self {}
     }
 
-    /// Never called.
-    #[allow(clippy::unused_async)] // as the other one is
     pub async fn say_behind(&self, _room: &str, _sequence: Option<u64>) {
         match *self {}
     }
 
-    /// Never called.
-    #[allow(clippy::unused_async)] // as the other one is
     pub async fn hear_behind(&self, _room: &str) -> Option<Behind> {
         match *self {}
     }
@@ -209,8 +156,6 @@ impl Nats {
 pub struct Behind(Nats);
 
 impl Behind {
-    /// Never called.
-    #[allow(clippy::unused_async)] // as the other one is
     pub async fn next(&mut self) -> Option<(u64, Option<u64>)> {
         match self.0 {}
     }
@@ -221,8 +166,6 @@ impl Behind {
 pub enum Claim {}
 
 impl Claim {
-    /// Never called.
-    #[allow(clippy::unused_async)] // as the other one is
     pub async fn lost(&self) -> Ended {
         match *self {}
     }

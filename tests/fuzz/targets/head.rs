@@ -74,13 +74,15 @@ fn is_told(refusal: &Refusal, answer: &str, is_full: bool) {
             assert!(status.is_client_error() || is_full && *refusal == FULL);
             (*status, format!("{why}\n"))
         }
-        Refusal::Asked(_) if is_full => (StatusCode::SERVICE_UNAVAILABLE, format!("{TROUBLE}\n")),
-        Refusal::Asked(_) => (StatusCode::OK, "ok\n".to_owned()),
+        Refusal::HealthCheck(_) if is_full => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{TROUBLE}\n"))
+        }
+        Refusal::HealthCheck(_) => (StatusCode::OK, "ok\n".to_owned()),
         _ => return assert_eq!((refusal, answer), (&Refusal::Left, "")),
     };
     let (head, body) = answer.split_once("\r\n\r\n").expect(answer);
     let expected = match refusal {
-        Refusal::Asked(Method::Head) => "",
+        Refusal::HealthCheck(Method::Head) => "",
         _ => &text,
     };
     assert_eq!(body, expected);

@@ -12,9 +12,9 @@ use tokio::time::{sleep, timeout};
 
 use super::Sent;
 use crate::server::frame::SOME_MISSED;
-use crate::server::room::stored::{Asking, Stored};
+use crate::server::room::stored::{StoreAnswer, Stored};
 use crate::server::room::{Room, State};
-use crate::server::sessions::{Asked, Hushed};
+use crate::server::sessions::{Asked, Suspended};
 use crate::server::store::nats::counts::Claim;
 use crate::server::store::nats::message::{self, Body, Head, INDEX};
 use crate::server::store::nats::{At, Entry, RoomLog, Up};
@@ -108,7 +108,7 @@ impl Room {
                 let is_ready = |state: &mut State| state.progress.is_ready.then_some(());
                 self.until(stored, is_ready).await;
                 self.send_once(log, number, message, |sequence| {
-                    self.state().has_sent(number, sequence);
+                    self.state().record_ack(number, sequence);
                     self.skip_what_was_lost(stored, log);
                     stored.applied.notify_waiters();
                 })
@@ -214,7 +214,7 @@ impl Room {
                 return None;
             }
             if log.nats.has_lost(last).await? {
-                self.state().is_cut_back();
+                self.state().mark_cut_back();
                 return None;
             }
             expected = None; // The stream has forgotten all of the room.
@@ -225,19 +225,19 @@ impl Room {
                 self.catch_up(stored, log).await?;
             }
             let entry = delivery.next().await?;
-            log.nats.has_read(now, entry.at);
+            log.nats.record_read(now, entry.at);
             let mut is_gap = false;
             if let Some(last) = expected.take() {
                 if entry.at == last {
                     continue;
                 }
                 if entry.at.sequence <= last.sequence {
-                    self.state().is_cut_back();
+                    self.state().mark_cut_back();
                     return None;
                 }
                 if now.cut.is_some_and(|cut| cut >= last.time) {
                     // It was cut back, and there is more in it again than was read.
-                    self.state().is_cut_back();
+                    self.state().mark_cut_back();
                     return None;
                 }
                 // The stream has forgotten what was to be read next.
@@ -299,7 +299,7 @@ impl Room {
     ) {
         let at = entry.at;
         let Some((head, body)) = message::decode(&entry.message) else {
-            log.nats.is_not_ours(&log.subject);
+            log.nats.report_foreign(&log.subject);
             self.state().progress.last = Some(at);
             return;
         };
@@ -310,7 +310,7 @@ impl Room {
             }
             return;
         }
-        self.state().has_come(head);
+        self.state().record_delivery(head);
         if std::mem::take(is_first) {
             self.state().begin_with(head, at, log);
         } else if is_gap || self.state().has_missed(head, at) {
@@ -350,7 +350,7 @@ impl Room {
                 // It was there a moment ago, and nobody else takes it.
                 let Sent { batch, begun, .. } = state.progress.sent.take_if(is_sent)?;
                 // Often this is known before the stream's answer has come.
-                log.nats.has_sent(begun.elapsed());
+                log.nats.record_publish(begun.elapsed());
                 state.settle(batch, |state, batch| state.apply_shared(batch, &parts, at));
                 self.end(&mut state);
             }
@@ -425,20 +425,20 @@ impl Room {
         stored: &Stored,
         log: &RoomLog,
         asked: Option<&Asked>,
-    ) -> Option<Asking> {
+    ) -> Option<StoreAnswer> {
         let claim = async {
             let is_beyond = self.is_beyond(stored, log, asked).await;
             let Some(asked) = asked else {
-                return Asking::shared(is_beyond, None, None);
+                return StoreAnswer::shared(is_beyond, None, None);
             };
             let author = self.state().history.author_of(&asked.key);
-            let hushed = author.map(Hushed::new);
-            if let Some(hushed) = &hushed {
-                hushed.author().settled().await;
+            let suspended = author.map(Suspended::new);
+            if let Some(suspended) = &suspended {
+                suspended.author().settled().await;
             }
             // Also if it is here: it may have been elsewhere, and this server not have read that yet.
             let claim = self.claim(stored, log, asked).await;
-            Asking::shared(is_beyond, Some(claim), hushed)
+            StoreAnswer::shared(is_beyond, Some(claim), suspended)
         };
         timeout(self.limits.nats_enter, claim).await.ok()
     }

@@ -188,7 +188,7 @@ impl Nats {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|error| format!("cannot start: {error}"))?;
         let (server, connections) = random.split_at(8);
-        // The upper half of what tells connections apart is random, the lower half counts. The first
+        // Of what tells connections apart the lower 24 bits count, the 39 above them are random, and the first
         // bit is that of sessions.
         let first_author = number(connections) >> 1 & !0xff_ffff;
         let stream = place.stream.to_owned();
@@ -419,7 +419,7 @@ impl Nats {
         self.lacks(message).await.ok()
     }
 
-    /// The same, and why it cannot be known.
+    /// As [`Nats::has_lost`]; the error says why it cannot be known.
     async fn lacks(&self, message: At) -> Result<bool, Trouble> {
         let Shared {
             context,
@@ -454,7 +454,7 @@ impl Nats {
     }
 
     /// A message of the stream was read, as it was `then`.
-    pub fn has_read(&self, then: Up, at: At) {
+    pub fn record_read(&self, then: Up, at: At) {
         if *self.0.up.borrow() == Some(then) {
             let mut newest = self.newest();
             *newest = (*newest).max(Some(at));
@@ -492,7 +492,7 @@ impl Nats {
             found = context.get_key_value(&bucket).await;
         }
         let bucket = found.map_err(|error| unanswered(&error))?;
-        self.0.names.are_in(bucket);
+        self.0.names.set_bucket(bucket);
         Ok(())
     }
 
@@ -635,7 +635,7 @@ impl Nats {
     }
 
     /// The stream has delivered a message of this server, which took so long.
-    pub fn has_sent(&self, took: Duration) {
+    pub fn record_publish(&self, took: Duration) {
         metrics::PUBLISHES.observe(took);
         self.0.told.tell(Part::Sending, None, &self.0.shown);
     }
@@ -656,7 +656,7 @@ impl Nats {
     }
 
     /// A message could not be read, since it is another program's, and is passed over.
-    pub fn is_not_ours(&self, subject: &str) {
+    pub fn report_foreign(&self, subject: &str) {
         let Shared { told, shown, .. } = &*self.0;
         told.pass_over(format_args!(
             "there are messages in {subject} of {shown} that are not of a chat server: they are passed over"
@@ -849,7 +849,7 @@ enum Trouble {
     NoAnswer,
     /// In words.
     Said(String),
-    /// The same of what is known since the connection was made.
+    /// In words, of what is known since the connection was made.
     SaidAtFirst(String),
 }
 

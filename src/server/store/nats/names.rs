@@ -108,7 +108,7 @@ impl Names {
     }
 
     /// The bucket is this one.
-    pub fn are_in(&self, bucket: Store) {
+    pub fn set_bucket(&self, bucket: Store) {
         *self.bucket.lock().unwrap_or_else(PoisonError::into_inner) = Some(bucket);
     }
 

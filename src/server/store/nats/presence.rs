@@ -74,7 +74,7 @@ impl Nats {
     pub async fn share_presence(self, room: String, presence: Arc<Presence>) {
         // An error means that the client is closed, at the end of the program.
         let _ = self.share(&room, presence.clone()).await;
-        presence.knows();
+        presence.set_known();
     }
 
     async fn share(self, room: &str, presence: Arc<Presence>) -> Result<(), SubscribeError> {
@@ -129,7 +129,7 @@ impl Nats {
             }
             if is_answered {
                 is_asking = false;
-                others.presence.knows();
+                others.presence.set_known();
                 let _ = answers.unsubscribe().await;
             }
         }

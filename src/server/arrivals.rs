@@ -1,5 +1,6 @@
-//! Strangers who have no seat, since there was none or they were refused, while they are told so. There are few
-//! places for that as well, so that whoever asks for nothing, or does not leave, must not keep one for long.
+//! All who have come. Among them are strangers who have no seat, since there was none or they were refused, while
+//! they are told so. There are few places for that as well, so that whoever asks for nothing, or does not leave,
+//! must not keep one for long.
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -7,8 +8,9 @@ use std::sync::Weak;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
+use crate::server::deadline::passed;
 use crate::server::limits::Limits;
 
 /// A place among those who may be connected at once, until it is dropped.
@@ -16,11 +18,11 @@ pub type Seat = OwnedSemaphorePermit;
 
 /// All who have come, and may lose their seats; who came first is first.
 #[derive(Debug, Default)]
-pub struct Refused {
+pub struct Arrivals {
     tasks: VecDeque<Task>,
 }
 
-/// It is not looked who of so few has left.
+/// With fewer tasks than this, ended ones are not looked for.
 const FEW: usize = 64;
 
 /// The task of one of them.
@@ -33,7 +35,7 @@ struct Task {
     is_ending: bool,
 }
 
-impl Refused {
+impl Arrivals {
     /// Another one has come, whose task this is, and whose seat as long as it has one.
     pub fn push(&mut self, handle: AbortHandle, seat: Weak<Seat>) {
         self.tasks.push_back(Task {
@@ -44,8 +46,8 @@ impl Refused {
         });
     }
 
-    /// Forgets those who have left, of whose tasks the system still keeps the memory, when they are half of
-    /// all: so each is looked at twice on average. So many have not left.
+    /// Drops the handles of tasks that have ended, which keep their memory, when those may be half of all: so each
+    /// is looked at twice on average. `open` is how many tasks have not ended.
     pub fn forget_ended(&mut self, open: usize) {
         if self.tasks.len() >= FEW.max(2 * open) {
             self.tasks.retain(|task| !task.handle.is_finished());
@@ -60,7 +62,7 @@ impl Refused {
             |task: &&mut Task| task.seat.strong_count() == 0 && !task.handle.is_finished();
         match self.tasks.iter_mut().find(is_refused) {
             Some(first) if !first.is_ending => {
-                sleep_until(first.came + limits.refusal).await;
+                passed(first.came + limits.refusal).await;
                 first.handle.abort();
                 first.is_ending = true;
             }
@@ -77,20 +79,20 @@ mod tests {
 
     #[tokio::test]
     async fn those_who_have_left_are_forgotten() {
-        let (mut refused, mut open) = (Refused::default(), JoinSet::new());
+        let (mut arrivals, mut open) = (Arrivals::default(), JoinSet::new());
         for n in 0..10 * FEW {
-            refused.push(open.spawn(async {}), Weak::new());
+            arrivals.push(open.spawn(async {}), Weak::new());
             if n % 2 == 0 {
-                refused.push(open.spawn(pending()), Weak::new());
+                arrivals.push(open.spawn(pending()), Weak::new());
             }
         }
         while open.len() > 5 * FEW {
             open.join_next().await;
-            refused.forget_ended(open.len());
-            assert!(refused.tasks.len() <= FEW.max(2 * open.len()));
+            arrivals.forget_ended(open.len());
+            assert!(arrivals.tasks.len() <= FEW.max(2 * open.len()));
         }
         open.shutdown().await;
-        refused.forget_ended(open.len());
-        assert!(refused.tasks.is_empty());
+        arrivals.forget_ended(open.len());
+        assert!(arrivals.tasks.is_empty());
     }
 }
