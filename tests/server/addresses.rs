@@ -14,7 +14,7 @@ use proptest::sample::select;
 
 use crate::handshake::turned_away;
 use crate::support::raw::{REQUEST, Raw};
-use crate::support::{PATIENCE, Program, Server};
+use crate::support::{PATIENCE, Program, Server, wait_until};
 
 const SENTENCE: &str =
     "there are too many connections from your address: close one, or try again later";
@@ -200,7 +200,7 @@ fn an_address_takes_no_more_places_than_it_may() {
             && raw.stream.read_exact(&mut start).is_ok()
             && start == *b"HTTP/1.1 101"
     };
-    while !is_let_in(connect()) {}
+    wait_until("another is let in", || is_let_in(connect()));
     first.say("still here");
     drop((first, third));
     server.stop();

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::time::Instant;
 
 use crate::support::raw::{Ear, REQUEST, Raw, missed};
-use crate::support::{PATIENCE, Server, descriptors};
+use crate::support::{Server, descriptors, wait_until};
 
 /// Every name that came has left, once.
 fn come_and_gone(lines: &[String]) -> BTreeMap<&str, [usize; 2]> {
@@ -57,11 +56,8 @@ fn five_hundred_resets_at_once_leave_nothing_behind() {
     }
     // Behind the resets in the listener's queue: when it is in, they have been looked at.
     drop((Raw::join(server.port), ann, bob));
-    let until = Instant::now() + PATIENCE;
-    while descriptors(server.program.id()) > before - 2 {
-        assert!(Instant::now() < until, "descriptors are left");
-        std::thread::yield_now();
-    }
+    let id = server.program.id();
+    wait_until("no descriptors are left", || descriptors(id) <= before - 2);
     server.stop();
     let lines = server.program.rest();
     let names = come_and_gone(&lines);

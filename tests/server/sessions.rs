@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::support::memory::{connect, connect_after, connect_as, open};
 use crate::support::raw::{Ear, FIN, PING, PONG, Raw, frame, missed};
-use crate::support::{Server, descriptors, resident};
+use crate::support::{Server, descriptors, resident, wait_until};
 
 const KEY: &str = "a-secret-of-22-letters";
 const BOB: &str = "the-session-of-bob-000";
@@ -477,9 +477,8 @@ fn a_dead_link_is_replaced_at_once() {
     }
     assert_eq!(ana.taken, taken);
     // The old connection is given two seconds for a goodbye that nobody takes.
-    while descriptors(server.program.id()) > before {
-        thread::yield_now();
-    }
+    let id = server.program.id();
+    wait_until("its descriptor is gone", || descriptors(id) <= before);
     drop(dead);
 }
 
@@ -770,16 +769,10 @@ fn an_empty_room_is_kept_for_its_sessions_until_its_place_is_needed() {
     assert_eq!(one.epoch, epoch);
     leave(&mut server, one, "one");
     // Only the room that is empty gives way.
-    let mut three = Raw::asking_for(port, &session("three"));
-    while three.head().starts_with("HTTP/1.1 503 ") {
-        three = Raw::asking_for(port, &session("three"));
-    }
+    let three = Raw::enter_when_it_can(port, &session("three"));
     assert_eq!(Raw::asking_for(port, &session("one")).refusal().0, 503);
     drop(three);
-    let mut one = Raw::asking_for(port, &session("one"));
-    while one.head().starts_with("HTTP/1.1 503 ") {
-        one = Raw::asking_for(port, &session("one"));
-    }
+    let one = Raw::enter_when_it_can(port, &session("one"));
     assert_ne!(Client::of(one).epoch, epoch);
     drop(two);
 }

@@ -58,6 +58,16 @@ where
     result.unwrap_or_else(|error| panic!("{what}: {error}"))
 }
 
+/// Looks again and again whether something is so, within [`PATIENCE`].
+#[track_caller]
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        thread::yield_now();
+    }
+}
+
 /// Receives in the same way again after an interruption, which comes to a socket with a deadline also
 /// without a signal that is caught (signal(7)).
 pub fn uninterrupted<T>(mut receive: impl FnMut() -> io::Result<T>) -> io::Result<T> {
@@ -82,11 +92,7 @@ pub fn close(reader: PipeReader) {
 /// starting may have a copy of the other end for a moment longer than we have.
 #[track_caller]
 pub fn is_unread(mut pipe: impl Write) {
-    let deadline = Instant::now() + PATIENCE;
-    while pipe.write_all(b"\n").is_ok() {
-        assert!(Instant::now() < deadline, "somebody holds the pipe");
-        thread::yield_now();
-    }
+    wait_until("nobody holds the pipe", || pipe.write_all(b"\n").is_err());
 }
 
 /// Bytes of resident memory that neither program comes near, attacked or not.
@@ -395,11 +401,7 @@ impl Server {
     /// it stands still, not until it goes on.
     pub fn while_stopped(&self, act: impl FnOnce()) {
         self.program.signal("STOP");
-        let until = Instant::now() + PATIENCE;
-        while !is_stopped(self.program.id()) {
-            assert!(Instant::now() < until, "it does not stop");
-            thread::yield_now();
-        }
+        wait_until("it stands still", || is_stopped(self.program.id()));
         act();
         self.program.signal("CONT");
     }

@@ -284,17 +284,23 @@ impl Raw {
         (status, self.response().trim_end().to_owned())
     }
 
-    /// The same as soon as there is a place: asks again and again, for as long as the patience lasts.
+    /// An open WebSocket as soon as there is a place.
     #[track_caller]
     pub fn join_when_there_is_room(port: u16) -> Self {
+        Self::enter_when_it_can(port, "/")
+    }
+
+    /// The same of somebody who asks for this target: again and again, for as long as the patience lasts.
+    #[track_caller]
+    pub fn enter_when_it_can(port: u16, target: &str) -> Self {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
-            let mut raw = Self::asking(port);
+            let mut raw = Self::asking_for(port, target);
             if raw.head().starts_with("HTTP/1.1 101 ") {
                 return raw;
             }
         }
-        panic!("no place for {PATIENCE:?}");
+        panic!("refused for {PATIENCE:?}");
     }
 
     /// So many of them, each open.

@@ -1,8 +1,5 @@
 //! A client that asks for a session, by hand.
 
-use std::time::Instant;
-
-use super::PATIENCE;
 use super::raw::{FIN, PING, PONG, Raw};
 
 /// A client with a session.
@@ -25,14 +22,7 @@ impl Client {
     /// The same when it may be refused for a while.
     #[track_caller]
     pub fn enter_when_it_can(port: u16, target: &str) -> Self {
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
-            let mut raw = Raw::asking_for(port, &complete(target));
-            if raw.head().starts_with("HTTP/1.1 101 ") {
-                return Self::of(raw);
-            }
-        }
-        panic!("refused for {PATIENCE:?}");
+        Self::of(Raw::enter_when_it_can(port, &complete(target)))
     }
 
     /// Of a connection that has asked for a session.
