@@ -17,7 +17,7 @@ use chat_pair::server::flags::Server as Flags;
 use clap::CommandFactory;
 
 use crate::support::raw::Raw;
-use crate::support::{PATIENCE, Port, Program, Server, uninterrupted};
+use crate::support::{PATIENCE, Port, Program, Server, uninterrupted, wait_until};
 
 /// A folder that is gone when this is dropped.
 struct Folder(PathBuf);
@@ -28,6 +28,8 @@ impl Folder {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("chat-service-{}-{number}", std::process::id());
         let path = std::env::temp_dir().join(name);
+        // A run that was killed may have left one of that name.
+        let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).unwrap();
         Self(path)
     }
@@ -67,6 +69,19 @@ impl Manager {
     /// Waits for what is told next.
     fn told(&self) -> String {
         told(&self.socket)
+    }
+
+    /// Waits for this, and passes over what comes before it. All of the wait has one deadline.
+    #[track_caller]
+    fn is_told(&self, state: &str) {
+        wait_until(state, || self.told() == state);
+    }
+
+    /// Throws away what was told so far. Waits for nothing.
+    fn forget(&self) {
+        self.socket.set_nonblocking(true).unwrap();
+        while self.socket.recv(&mut [0]).is_ok() {}
+        self.socket.set_nonblocking(false).unwrap();
     }
 
     /// All that was told has been read, now that the server has ended.
@@ -145,11 +160,15 @@ fn it_shows_that_it_is_alive_until_it_has_ended() {
     for _ in 0..5 {
         assert_eq!(manager.told(), "WATCHDOG=1");
     }
-    // Also while it ends, for as long as somebody has to be waited for. The system keeps ten of what nobody has
-    // read, which is a second's worth.
+    // Also while it ends, for as long as somebody has to be waited for.
     let silent = Raw::join(server.port);
-    server.program.signal("TERM");
-    while manager.told() != "STOPPING=1" {}
+    // The system keeps ten of what nobody has read, which is a second's worth, and the server does not say again
+    // that it ends. So there is room for it: a server that stands still fills it with nothing else.
+    server.while_stopped(|| {
+        manager.forget();
+        server.program.signal("TERM");
+    });
+    manager.is_told("STOPPING=1");
     assert_eq!(manager.told(), "WATCHDOG=1");
     drop(silent);
     assert_eq!(server.program.exit(), 0);
@@ -178,7 +197,7 @@ fn a_manager_that_does_not_read_holds_up_nobody() {
         }
         if path == manager.path() {
             // When it reads again it learns that the server is ready: else it would end it some day.
-            while manager.told() != "READY=1" {}
+            manager.is_told("READY=1");
         }
         drop((ann, bob));
         server.stop();
