@@ -32,7 +32,7 @@ fn a_closed_standard_output_is_said_and_the_chat_goes_on() {
 
 #[test]
 fn a_log_that_nobody_reads_costs_the_chat_nothing_and_counts_what_it_lost() {
-    const LINES: usize = 50_000;
+    const LINES: usize = 100_000;
     let (mut server, log) = Server::unread(Stdio::piped());
     let mut ear = Ear::join(server.port);
     let mut ann = Program::client(server.port);
