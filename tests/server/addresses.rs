@@ -180,9 +180,9 @@ fn an_address_takes_no_more_places_than_it_may() {
         raw.send(REQUEST.as_bytes());
         raw
     };
-    let mut first = connect(); // A handshake that has only begun takes a place too.
     let mut second = ask();
     second.is_let_in("the second");
+    let mut first = connect(); // A handshake that has only begun takes a place too.
     let mut third = ask();
     assert_eq!(third.refusal(), (429, SENTENCE.to_owned()));
     let line = server.program.err_line();
