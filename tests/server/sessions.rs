@@ -447,6 +447,8 @@ fn wait_for_space(raw: &mut Raw, text: &str) {
     let line = frame(FIN | 1, text.as_bytes());
     loop {
         match raw.stream.write(&line) {
+            // Another frame behind a part of one would be taken for the rest of it.
+            Ok(written) if written < line.len() => return,
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return,
             Err(error) => panic!("{error}"),
