@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use socket2::SockRef;
 use tokio::io::copy_bidirectional_with_sizes;
 use tokio::net::TcpSocket;
 use tokio::runtime::Builder;
@@ -120,10 +121,14 @@ impl Authority {
                 tokio::spawn(async move {
                     let socket = TcpSocket::new_v4().unwrap();
                     socket.set_recv_buffer_size(4096).unwrap();
-                    socket2::SockRef::from(&socket).set_tcp_mss(536).unwrap();
+                    SockRef::from(&socket).set_tcp_mss(536).unwrap();
                     let far = socket.connect(([127, 0, 0, 1], port).into()).await.unwrap();
                     far.set_nodelay(true).unwrap();
                     near.set_nodelay(true).unwrap();
+                    // Else the system would take all that a test has for a reader.
+                    SockRef::from(&near)
+                        .set_send_buffer_size(64 * 1024)
+                        .unwrap();
                     let name = ServerName::try_from("localhost").unwrap();
                     let mut far = connector.connect(name, far).await.unwrap();
                     let _ =
