@@ -235,6 +235,8 @@ fn what_is_confirmed_at_a_stop_was_heard() {
     }
     drop((asking, leaving));
     let heard = hearing.join().unwrap();
+    // Of the 31 each has an even chance that its lines are found before the request to stop.
+    assert!(!confirmed.is_empty());
     confirmed.extend(received(server));
     were_heard(&confirmed, &heard);
 }
