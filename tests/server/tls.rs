@@ -259,7 +259,7 @@ fn slow_and_stuck_readers_are_the_same_through_tls() {
 #[test]
 fn a_reader_that_keeps_up_slowly_misses_nothing_through_tls() {
     const LINES: usize = 200;
-    const PIECE: usize = 16 * 1024;
+    const PIECE: usize = 64 * 1024;
     let (authority, server) = served(&[]);
     let tunnel = authority.tunnel(server.port, &TLS13);
     let mut slow = Ear::of(Raw::enter(tunnel, "/?name=slow"));
