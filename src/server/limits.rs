@@ -239,8 +239,8 @@ pub struct Limits {
     pub nats_tell: Duration,
     /// … and how long it may be silent before nobody is there any more.
     pub nats_told: Duration,
-    /// How long whoever opens a room waits for others to say who is there: for many round trips, and
-    /// hardly noticed.
+    /// How long whoever opens a room waits for others to say who is there. That hardly takes longer than a round
+    /// trip, and all of this only when one of them has died; so a machine that is busy has time, too.
     pub nats_ask: Duration,
     /// Bytes of the names of one room that a server tells the others; those beyond are counted.
     pub nats_people: usize,
@@ -409,7 +409,7 @@ impl Limits {
         nats_names: 64 * 1024 * 1024,
         nats_tell: Duration::from_secs(5),
         nats_told: Duration::from_secs(15),
-        nats_ask: Duration::from_millis(250),
+        nats_ask: Duration::from_secs(1),
         nats_people: 8 * 1024,
         nats_behind: Duration::from_millis(100),
         nats_servers: 64,
