@@ -9,6 +9,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::io::{PipeReader, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Instant;
@@ -264,7 +265,8 @@ fn lines_behind_the_end_of_the_log_are_counted() {
         others.ann.say(&text);
         others.bob.text();
     }
-    assert_eq!(watched.number(dropped), 2.0 + f64::from(LINES));
+    // What counts them is a thread of its own.
+    watched.wait_for(dropped, |lines| lines == 2.0 + f64::from(LINES));
     watched.server.stop_in_silence();
 }
 
@@ -386,20 +388,35 @@ fn strangers_who_ask_for_nothing_are_waited_for_only_so_long() {
 
 #[test]
 fn a_server_that_stops_has_its_metrics_to_the_end() {
-    let mut watched = Watched::start();
-    // Who does not answer the goodbye has two seconds.
-    let mut mute = Raw::join(watched.server.port);
-    watched.server.program.signal("TERM");
-    assert_eq!(mute.close().0, 1001);
-    watched.has(&[("chat_healthy", 0), ("chat_closes_total{code=\"1001\"}", 1)]);
-    watched.server.program.signal("USR1");
-    let said = watched.server.program.err_line();
-    assert!(
-        said.ends_with("; trouble: the server is shutting down"),
-        "{said}"
-    );
-    drop(mute);
-    assert_eq!(watched.server.program.exit(), 0);
+    // Who does not answer the goodbye has two seconds. When the machine is too busy for what is asked within them,
+    // that says nothing of the server, and another one is asked.
+    for _ in 0..10 {
+        let mut watched = Watched::start();
+        let mut mute = Raw::join(watched.server.port);
+        let asked = Instant::now();
+        watched.server.program.signal("TERM");
+        assert_eq!(mute.close().0, 1001);
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            watched.has(&[("chat_healthy", 0), ("chat_closes_total{code=\"1001\"}", 1)]);
+            watched.server.program.signal("USR1");
+            let said = watched.server.program.err_line();
+            assert!(
+                said.ends_with("; trouble: the server is shutting down"),
+                "{said}"
+            );
+        }));
+        let is_late = asked.elapsed() >= Limits::DEFAULT.close;
+        match told {
+            Err(_) if is_late => {}
+            Err(panic) => resume_unwind(panic),
+            Ok(()) => {
+                drop(mute);
+                assert_eq!(watched.server.program.exit(), 0);
+                return;
+            }
+        }
+    }
+    panic!("there is never enough time");
 }
 
 #[cfg(feature = "sqlite")]
