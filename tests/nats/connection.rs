@@ -39,7 +39,7 @@ fn refuses(server: &mut Server) {
 #[test]
 fn without_jetstream_nobody_gets_in() {
     let Some(nats) = Nats::with("") else { return };
-    let mut server = nats.serve();
+    let mut server = Server::spawn(&mut nats.command());
     let why = "it has no JetStream: start it with `nats-server -js`";
     says(&mut server, &nats.url(), why);
     refuses(&mut server);
@@ -53,7 +53,7 @@ fn a_nats_that_takes_too_little_is_named() {
     else {
         return;
     };
-    let mut server = nats.serve();
+    let mut server = Server::spawn(&mut nats.command());
     let why = "its max_payload is 65536, and this server needs 147712: make it larger, or --max-message \
                smaller";
     says(&mut server, &nats.url(), why);
@@ -77,7 +77,7 @@ fn a_nats_that_comes_later_is_used() {
         return;
     };
     nats.kill();
-    let mut server = nats.serve();
+    let mut server = Server::spawn(&mut nats.command());
     says(&mut server, &nats.url(), "it cannot be reached");
     nats.run();
     let said = server.program.err_line();
@@ -97,7 +97,7 @@ fn who_may_not_use_it_is_told_what_is_missing() {
     ) else {
         return;
     };
-    let mut server = nats.serve();
+    let mut server = Server::spawn(&mut nats.command());
     says(
         &mut server,
         &nats.url(),

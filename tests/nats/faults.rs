@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
-use crate::Nats;
 use crate::cluster::Cluster;
 use crate::support::Server;
 use crate::support::proxy::Random;
 use crate::support::talk::{Front, Talk};
+use crate::{Nats, is_well};
 
 const SERVERS: usize = 3;
 
@@ -38,9 +38,13 @@ impl Servers {
         self.fronts[n].serves(Some(self.running[n].port));
     }
 
-    /// Waits until one of them has told the operator that it cannot use NATS.
-    fn notice(&mut self) {
-        while !self.running[0].program.err_line().contains("cannot use") {}
+    /// Lets NATS stand still until one of them has told the operator that it cannot use it.
+    fn lose(&mut self, nats: &Nats) {
+        // What it has said of an earlier trouble does not count.
+        let one = &mut self.running[0];
+        is_well(one);
+        while one.program.err.try_next().is_some() {}
+        nats.while_stopped(|| while !one.program.err_line().contains("cannot use") {});
     }
 
     fn stop(self) {
@@ -125,7 +129,7 @@ fn talk(lines: usize, breaks: &[(Break, usize)]) {
                 nats.kill();
                 nats.run();
             }
-            Break::StopNats => nats.while_stopped(|| servers.notice()),
+            Break::StopNats => servers.lose(&nats),
         }
     }
     talk.end();

@@ -1,19 +1,20 @@
 //! What can happen to the log: it is cut back, forgets, or is not what it should be; readers who are
 //! slow, and servers that end.
 
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, TryRecvError, channel, sync_channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
 use chat_pair::server::frame;
+use chat_pair::server::limits::Limits;
 use chat_pair::server::store::nats::message::{self, Body, Head, INDEX, Part};
 use futures_util::StreamExt;
 use tokio::runtime::Builder;
 
 use crate::support::raw::{CLOSE, Ear, FIN, PING, PONG, Raw};
-use crate::support::{Program, in_time};
+use crate::support::{PATIENCE, Program, Server, in_time};
 use crate::{ANA, BOB, Client, Nats, is_taken};
 
 /// As a server makes the stream.
@@ -675,7 +676,7 @@ fn a_server_says_when_its_readers_are_not_behind_any_more() {
         }
         is_taken(&mut speaker);
     });
-    assert!(behind.recv().unwrap().is_some());
+    assert!(behind.recv_timeout(PATIENCE).unwrap().is_some());
     slow.widen();
     let mut reader = Ear::of(slow);
     for n in 0..LINES {
@@ -707,7 +708,7 @@ fn hear_behind(nats: &Nats) -> Receiver<Option<u64>> {
             }
         }
     });
-    ready.recv().unwrap();
+    ready.recv_timeout(PATIENCE).unwrap();
     said
 }
 
@@ -757,7 +758,7 @@ fn a_stream_that_is_not_a_chats_is_refused() {
             ..stream()
         },
     );
-    let mut server = nats.serve();
+    let mut server = Server::spawn(&mut nats.command());
     let said = server.program.err_line();
     let expected = format!(
         "server: cannot use NATS at {url}: its stream chat has other settings than this server gives one \
@@ -777,7 +778,7 @@ fn a_stream_that_is_not_a_chats_is_refused() {
         ..stream()
     };
     make(&nats, config);
-    let mut server = nats.serve_with(&["--nats-stream", "mine"]);
+    let mut server = Server::spawn(nats.command().args(["--nats-stream", "mine"]));
     let said = server.program.err_line();
     assert!(
         said.contains("another stream there has the subjects mine.room.*: change that one"),
@@ -863,7 +864,7 @@ fn who_speaks_waits_for_the_readers_of_other_servers() {
     }
     // Another server has not come as far, and says so again and again.
     let (is_over, over) = channel::<()>();
-    let (has_said, said) = channel();
+    let (has_said, said) = sync_channel(0);
     let other = beside(&nats, async move |client| {
         while over.try_recv() == Err(TryRecvError::Empty) {
             let said = "0000000000000007 0".into();
@@ -872,20 +873,37 @@ fn who_speaks_waits_for_the_readers_of_other_servers() {
             let _ = has_said.send(());
         }
     });
-    // Each is on its way when NATS has answered a ping behind it, and long before the last one the server
-    // has some of them.
-    for _ in 0..500 {
-        said.recv().unwrap();
-        is_taken(&mut ana);
-    }
-    ana.say("two");
-    for _ in 0..100 {
-        said.recv().unwrap();
-    }
-    bob.send_frame(FIN | PING, b"anything?");
-    assert_eq!(bob.frame().unwrap().0 & 0xf, PONG);
-    drop(is_over);
-    assert_eq!(bob.text(), "ana: two");
+    let mut is_held = |line: &str| {
+        let mut last = Instant::now();
+        // Each is on its way when NATS has answered a ping behind it, and long before the last one the server
+        // has some of them.
+        for _ in 0..500 {
+            last = Instant::now();
+            said.recv_timeout(PATIENCE).unwrap();
+            is_taken(&mut ana);
+        }
+        ana.say(line);
+        let mut longest = Duration::ZERO;
+        for _ in 0..100 {
+            said.recv_timeout(PATIENCE).unwrap();
+            bob.send_frame(FIN | PING, b"anything?");
+            let (kind, payload) = bob.frame().unwrap();
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+            if kind & 0xf != PONG {
+                // One of the programs has stood still, so that the other server was silent.
+                assert_eq!(payload, format!("ana: {line}").as_bytes());
+                assert!(longest >= Limits::DEFAULT.nats_behind, "{longest:?}");
+                assert_eq!(bob.frame().unwrap().0 & 0xf, PONG);
+                return false;
+            }
+        }
+        true
+    };
+    let mut lines = (0..100).map(|n| format!("two {n}"));
+    let held = lines.find(|line| is_held(line)).expect("held");
+    drop((is_over, said));
+    assert_eq!(bob.text(), format!("ana: {held}"));
     other.join().unwrap();
     server.stop();
 }

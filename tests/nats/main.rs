@@ -33,6 +33,7 @@ use std::thread;
 use std::time::Instant;
 
 use async_nats::jetstream;
+use support::raw::health;
 use support::session::{Client, is_taken};
 use support::{PATIENCE, Port, Program, Server, signal};
 use tokio::runtime::Builder;
@@ -178,8 +179,18 @@ impl Nats {
         self.serve_with(&[])
     }
 
+    /// Starts a server, and waits until it can use NATS: whoever enters before that waits only so long for it.
+    /// What it has said by then, since NATS was slow, is passed over.
     fn serve_with(&self, args: &[&str]) -> Server {
-        Server::spawn(self.command().args(args))
+        let mut server = Server::spawn(self.command().args(args));
+        is_well(&server);
+        while let Some(said) = server.program.err.try_next() {
+            // It says then that NATS can be used again, perhaps in a moment.
+            if said.contains("cannot use") {
+                while !server.program.err_line().ends_with("can be used again") {}
+            }
+        }
+        server
     }
 
     /// Does something with JetStream there.
@@ -206,6 +217,16 @@ impl Drop for Nats {
     fn drop(&mut self) {
         self.kill();
         let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Waits until a server can use NATS.
+#[track_caller]
+fn is_well(server: &Server) {
+    let until = Instant::now() + PATIENCE;
+    while health(server.port).0 != 200 {
+        assert!(Instant::now() < until, "it cannot use NATS");
+        thread::yield_now();
     }
 }
 
