@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -333,7 +333,14 @@ impl Talk {
     #[allow(clippy::print_stdout)] // the test harness shows it when the test fails
     pub fn end(self) -> Vec<Vec<String>> {
         println!("{} lines were heard in the midst of it", self.count);
-        while self.heard.recv_timeout(PATIENCE).is_ok() {}
+        let over = loop {
+            if let Err(over) = self.heard.recv_timeout(PATIENCE) {
+                break over;
+            }
+        };
+        // The pings of its server would keep one for ever that waits for a line which is lost.
+        let all_have_ended = RecvTimeoutError::Disconnected;
+        assert_eq!(over, all_have_ended, "somebody waits for a line");
         let clients = self.clients.into_iter();
         let heard: Vec<_> = clients.map(|client| client.join().unwrap()).collect();
         for (number, heard) in heard.iter().enumerate() {
