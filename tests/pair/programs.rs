@@ -13,6 +13,8 @@ use crate::support::{Port, Program, Server};
 fn run(name: &str, args: &[&str]) -> (i32, String, String) {
     let output = Program::command(name)
         .args(args)
+        // Where no packet comes back, the system shall say so before the client gives up.
+        .env("RES_OPTIONS", "timeout:1 attempts:1")
         .stdin(std::process::Stdio::null())
         .output();
     let Output {
