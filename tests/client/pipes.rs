@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, PipeWriter, Write};
 use std::process::{ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use crate::support::raw::{CLOSE, FIN, PING, PONG, Raw, RawServer, TEXT};
@@ -122,21 +123,33 @@ fn client_into_head_is_a_normal_end() {
     assert_eq!(server.line(), format!("Client {a} disconnected"));
 }
 
+/// Writes a line on and on, to the end of the pipe's reader. Each has to be received when it was heard: the
+/// writer is never far ahead of that, so that the server soon confirms what is under way to it, whoever is slow.
+/// When there is no receiver any more, it waits for nobody.
+fn goes_on_and_on(mut input: ChildStdin, line: String) -> (Receiver<()>, JoinHandle<()>) {
+    let (ahead, heard) = sync_channel(100);
+    let writing = thread::spawn(move || {
+        while writeln!(input, "{line}").is_ok() {
+            let _ = ahead.send(());
+        }
+    });
+    (heard, writing)
+}
+
 /// What a pipe brings on and on was only read ahead; who leaves it loses nothing.
 #[test]
 fn who_leaves_a_pipe_that_still_brings_lines_has_lost_nothing() {
     let mut server = Server::start();
     let (mut bob, _) = server.join();
     let (mut ann, a) = server.join();
-    let mut input = ann.input.take().unwrap();
-    // To the end of the client, and of its pipe. Few lines are under way, since they are long.
     let line = "on and on ".repeat(100);
-    let typed = line.clone();
-    let writing = thread::spawn(move || while writeln!(input, "{typed}").is_ok() {});
+    let (heard, writing) = goes_on_and_on(ann.input.take().unwrap(), line.clone());
     for _ in 0..1000 {
         assert_eq!(bob.line(), format!("{a}: {line}"));
+        heard.recv().unwrap();
     }
     ann.signal("INT");
+    drop(heard);
     assert_eq!((ann.exit(), ann.err_rest()), (0, vec![LEFT.into()]));
     writing.join().unwrap();
 }
@@ -146,13 +159,13 @@ fn who_leaves_a_pipe_that_still_brings_lines_has_lost_nothing() {
 fn a_reader_that_goes_leaves_a_pipe_that_still_brings_lines() {
     let server = Server::start();
     let script = format!(
-        "yes {} | \"$CLIENT\" {} | head -3; echo \"code ${{PIPESTATUS[1]}}\"",
-        "y".repeat(1000),
+        "\"$CLIENT\" {} | head -3; echo \"code ${{PIPESTATUS[0]}}\"",
         server.url()
     );
     let mut shell = in_a_shell(&script);
     shell.is_connected();
     let mut bob = Program::client(server.port);
+    let (heard, writing) = goes_on_and_on(shell.input.take().unwrap(), "y".repeat(1000));
     bob.type_line("one\ntwo\nthree");
     for text in ["one", "two", "three"] {
         assert!(shell.line().ends_with(&format!(": {text}")));
@@ -161,11 +174,16 @@ fn a_reader_that_goes_leaves_a_pipe_that_still_brings_lines() {
     let mut code = shell.out.try_next();
     while code.is_none() {
         let _ = bob.input.as_mut().unwrap().write_all(b"more\n");
+        while bob.out.try_next().is_some() {
+            heard.recv().unwrap();
+        }
         thread::yield_now();
         code = shell.out.try_next();
     }
+    drop(heard);
     assert_eq!(code.as_deref(), Some("code 0"));
     assert_eq!(shell.err_rest(), [LEFT]);
+    writing.join().unwrap();
 }
 
 /// A full disk, which the system has as a device.
