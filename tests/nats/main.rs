@@ -23,19 +23,17 @@ mod log;
 mod names;
 mod presence;
 
-use std::env;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{self, Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
 use async_nats::jetstream;
 use support::raw::health;
 use support::session::{Client, is_taken};
-use support::{PATIENCE, Port, Program, Server, signal};
+use support::{PATIENCE, Port, Program, Server, empty_folder, signal};
 use tokio::runtime::Builder;
 
 /// The session of Ana, and that of Bob.
@@ -58,7 +56,6 @@ impl Nats {
 
     /// The same with this configuration, in which `FOLDER` stands for its folder.
     fn with(configuration: &str) -> Option<Self> {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
         if Command::new("nats-server")
             .arg("--version")
             .stdout(Stdio::null())
@@ -73,11 +70,8 @@ impl Nats {
             );
             return None;
         }
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let folder = env::temp_dir().join(format!("chat-nats-{}-{number}", process::id()));
-        fs::create_dir(&folder).unwrap();
         let mut nats = Self {
-            folder,
+            folder: empty_folder("nats"),
             running: None,
             port: Port::hold(),
         };

@@ -9,7 +9,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 
@@ -17,21 +16,14 @@ use chat_pair::server::flags::Server as Flags;
 use clap::CommandFactory;
 
 use crate::support::raw::Raw;
-use crate::support::{PATIENCE, Port, Program, Server, uninterrupted, wait_until};
+use crate::support::{PATIENCE, Port, Program, Server, empty_folder, uninterrupted, wait_until};
 
 /// A folder that is gone when this is dropped.
 struct Folder(PathBuf);
 
 impl Folder {
     fn new() -> Self {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("chat-service-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        // A run that was killed may have left one of that name.
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir(&path).unwrap();
-        Self(path)
+        Self(empty_folder("service"))
     }
 }
 

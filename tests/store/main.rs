@@ -16,15 +16,13 @@ mod interleavings;
 mod killed;
 mod past;
 
-use std::env;
 use std::fs;
 use std::path::PathBuf;
-use std::process::{self, Command};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::process::Command;
 
 use rusqlite::{Connection, OpenFlags};
 use support::session::{Client, is_taken};
-use support::{Program, Server};
+use support::{Program, Server, empty_folder};
 
 /// The session of Ana, and that of Bob.
 const ANA: &str = "the-session-of-ana-000";
@@ -37,12 +35,9 @@ struct Folder {
 
 impl Folder {
     fn new() -> Self {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("chat-store-{}-{number}", process::id());
-        let path = env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
-        Self { path }
+        Self {
+            path: empty_folder("store"),
+        }
     }
 
     /// Where the database is.

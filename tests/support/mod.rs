@@ -434,6 +434,22 @@ impl Server {
     }
 }
 
+/// Where something of this kind can be, which nothing else of this run is called.
+fn own_path(kind: &str) -> PathBuf {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    env::temp_dir().join(format!("chat-{kind}-{}-{number}", std::process::id()))
+}
+
+/// Makes an empty folder. Whoever has it removes it.
+pub fn empty_folder(kind: &str) -> PathBuf {
+    let path = own_path(kind);
+    // A run that was killed may have left one of that name.
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir(&path).unwrap();
+    path
+}
+
 /// A file that only its owner can read, until it is dropped.
 pub struct Secret {
     pub path: PathBuf,
@@ -442,11 +458,8 @@ pub struct Secret {
 impl Secret {
     /// With this in it. What the tests write into it is not secret.
     pub fn with(content: impl AsRef<[u8]>) -> Self {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("chat-secret-{}-{number}", std::process::id());
         let secret = Self {
-            path: env::temp_dir().join(name),
+            path: own_path("secret"),
         };
         secret.write(content);
         secret
