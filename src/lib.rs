@@ -29,7 +29,8 @@
 //! - [`server::unwritten`]: the pieces that still have to be written; [`server::deadline`]: when a
 //!   deadline counts
 //! - [`server::entrance`], [`server::handshake`], [`protocol::head`]: from a stranger's stream to a
-//!   connection in a room, or a refusal; [`server::arrivals`]: those for whom there is no place
+//!   connection in a room, or a refusal; [`server::arrivals`]: all who have come,
+//!   and which of them are turned away when there is no place
 //! - [`server::listener`], [`server::socket`]: the socket that listens, which outlives every error,
 //!   and a client's, with TLS or without
 //! - [`server::log`]: the server's output, which never blocks the relay
@@ -49,7 +50,7 @@
 //! - [`server::history`], [`server::window`], [`server::sessions`]: the last lines of a room, and who
 //!   may come back and read on (`src/server/room/past.rs`); [`server::store`]: the same in a file, which
 //!   outlives the server, or in a stream that several servers share. What is different in a room then is in
-//!   `stored.rs` and `shared.rs` there, and in `src/server/batch/`
+//!   `src/server/room/stored.rs` and `shared.rs`, and partly in `src/server/batch/`
 //! - [`server::service`]: the service manager, which may pass the socket, and is told what the server does
 //! - [`server::metrics`]: what the server counts of itself, and who is told
 //!

@@ -7,16 +7,15 @@ use std::future::pending;
 use std::sync::Weak;
 
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::task::{AbortHandle, yield_now};
+use tokio::time::{Instant, sleep_until};
 
-use crate::server::deadline::passed;
 use crate::server::limits::Limits;
 
 /// A place among those who may be connected at once, until it is dropped.
 pub type Seat = OwnedSemaphorePermit;
 
-/// All who have come, and may lose their seats; who came first is first.
+/// All who have come; who came first is first.
 #[derive(Debug, Default)]
 pub struct Arrivals {
     tasks: VecDeque<Task>,
@@ -62,7 +61,10 @@ impl Arrivals {
             |task: &&mut Task| task.seat.strong_count() == 0 && !task.handle.is_finished();
         match self.tasks.iter_mut().find(is_refused) {
             Some(first) if !first.is_ending => {
-                passed(first.came + limits.refusal).await;
+                sleep_until(first.came + limits.refusal).await;
+                // Those of whom the runtime has just heard are answered first, as in `deadline`; but nobody is given
+                // more time for being late, since the next ones wait for the place.
+                yield_now().await;
                 first.handle.abort();
                 first.is_ending = true;
             }
@@ -73,7 +75,10 @@ impl Arrivals {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::task::JoinSet;
+    use tokio::time::advance;
 
     use super::*;
 
@@ -94,5 +99,22 @@ mod tests {
         open.shutdown().await;
         arrivals.forget_ended(open.len());
         assert!(arrivals.tasks.is_empty());
+    }
+    /// Nobody is waited for longer because all have waited long already.
+    #[tokio::test(start_paused = true)]
+    async fn those_who_had_their_time_lose_their_places_at_once() {
+        let limits = Limits::DEFAULT;
+        let (mut arrivals, mut open) = (Arrivals::default(), JoinSet::new());
+        for _ in 0..limits.refusals {
+            arrivals.push(open.spawn(pending::<()>()), Weak::new());
+        }
+        advance(Duration::from_secs(1)).await;
+        let begun = Instant::now();
+        for _ in 0..limits.refusals {
+            arrivals.turn_one_away(&limits).await;
+            open.join_next().await;
+        }
+        assert!(open.is_empty());
+        assert_eq!(begun.elapsed(), Duration::ZERO);
     }
 }

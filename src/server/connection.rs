@@ -211,7 +211,8 @@ struct Reader<'a, R, S> {
     limits: &'a Limits,
     keepalive: &'a Mutex<Keepalive>,
     control: &'a Control,
-    /// Lines that the room has taken; they go to standard output once they are stored.
+    /// Lines that the room has taken. They go to standard output once they are in its log, or when the
+    /// connection ends.
     unlogged: Unlogged<'a>,
     /// How many lines the client may say; `None` when there is no limit.
     rate: Option<Rate>,

@@ -87,7 +87,7 @@ struct Past {
 }
 
 impl Past {
-    /// The reader has read so many bytes and lines.
+    /// The reader has read so many bytes and lines: half of that is added to `spare`.
     fn add_spare(&mut self, bytes: usize, lines: u64) {
         self.spare.0 += i64::try_from(bytes / 2).unwrap_or(i64::MAX);
         self.spare.1 += i64::try_from(lines / 2).unwrap_or(i64::MAX);

@@ -136,7 +136,7 @@ impl Log {
     }
 
     /// Waits until standard output has taken what was said, or the deadline has passed: then standard
-    /// error is told how many lines those were, for which it gets half of that time.
+    /// error is told how many lines those were, for which it gets half of that time and a moment more.
     pub fn close(&self, deadline: Duration) {
         let waiting = &self.out.waiting;
         let mut lines = 0;
@@ -415,7 +415,7 @@ impl<'a> Unlogged<'a> {
         self.lines.push((lines, count));
     }
 
-    /// All of it is in the log of the room.
+    /// Gives all of it to standard output.
     pub fn write(&mut self) {
         for (lines, count) in self.lines.drain(..) {
             self.log.said(lines, count);

@@ -178,9 +178,9 @@ impl Rooms {
             presence.known().await;
         }
         loop {
-            let asking = room.ask(session).await.ok_or(NOT_KNOWN)?;
+            let answer = room.ask(session).await.ok_or(NOT_KNOWN)?;
             let entered =
-                self.enter_knowing(wanted.path, name.clone(), session, address, Some(&asking))?;
+                self.enter_knowing(wanted.path, name.clone(), session, address, Some(&answer))?;
             if let Some(mut member) = entered {
                 member.place.claim = claim;
                 return Ok(member);
@@ -225,7 +225,7 @@ impl Rooms {
         name: Option<Name>,
         session: Option<&Asked>,
         address: &str,
-        asking: Option<&StoreAnswer>,
+        answer: Option<&StoreAnswer>,
     ) -> Result<Option<Member>, Refusal> {
         let mut state = self.state();
         let entry = self.entry(&mut state, path)?;
@@ -239,9 +239,9 @@ impl Rooms {
             return Err(taken(name));
         }
         let identity = identity(path, name.as_ref(), address);
-        let entered = match asking {
+        let entered = match answer {
             None => Some(entry.room.enter_as(session)?),
-            Some(asking) => entry.room.enter_knowing(session, asking)?,
+            Some(answer) => entry.room.enter_knowing(session, answer)?,
         };
         let Some((speaker, subscription, first)) = entered else {
             return Ok(None);

@@ -123,7 +123,7 @@ fn client_into_head_is_a_normal_end() {
     assert_eq!(server.line(), format!("Client {a} disconnected"));
 }
 
-/// Writes a line on and on, to the end of the pipe's reader. Each has to be received when it was heard: the
+/// Writes a line on and on, until nobody reads the pipe any more. Each has to be received when it was heard: the
 /// writer is never far ahead of that, so that the server soon confirms what is under way to it, whoever is slow.
 /// When there is no receiver any more, it waits for nobody.
 fn goes_on_and_on(mut input: ChildStdin, line: String) -> (Receiver<()>, JoinHandle<()>) {

@@ -162,8 +162,8 @@ fn a_kill_in_the_middle_of_a_pipe_sends_no_line_twice() {
     in_the_middle_of_a_pipe("KILL", LOST);
 }
 
-/// A server that shuts down shows everything that it has confirmed; so all lines are either shown
-/// by one of the two, or named.
+/// A server that shuts down shows everything that it has confirmed, or says how many lines of it nobody has read
+/// in time; so all others are either shown by one of the two, or named.
 #[test]
 fn a_shutdown_in_the_middle_of_a_pipe_loses_no_line_unnamed() {
     in_the_middle_of_a_pipe("INT", SHUT);

@@ -33,7 +33,7 @@ use std::time::Instant;
 use async_nats::jetstream;
 use support::raw::health;
 use support::session::{Client, is_taken};
-use support::{PATIENCE, Port, Program, Server, empty_folder, signal};
+use support::{PATIENCE, Port, Program, Server, empty_folder, signal, wait_until};
 use tokio::runtime::Builder;
 
 /// The session of Ana, and that of Bob.
@@ -180,9 +180,8 @@ impl Nats {
         is_well(&server);
         while let Some(said) = server.program.err.try_next() {
             // It says then that NATS can be used again, perhaps in a moment.
-            if said.contains("cannot use") {
-                while !server.program.err_line().ends_with("can be used again") {}
-            }
+            assert!(said.contains("cannot use NATS"), "{said}");
+            while !server.program.err_line().ends_with("can be used again") {}
         }
         server
     }
@@ -217,11 +216,7 @@ impl Drop for Nats {
 /// Waits until a server can use NATS.
 #[track_caller]
 fn is_well(server: &Server) {
-    let until = Instant::now() + PATIENCE;
-    while health(server.port).0 != 200 {
-        assert!(Instant::now() < until, "it cannot use NATS");
-        thread::yield_now();
-    }
+    wait_until("it can use NATS", || health(server.port).0 == 200);
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use async_nats::jetstream::Context;
 use async_nats::jetstream::kv::Operation;
+use chat_pair::server::limits::Limits;
 use futures_util::StreamExt;
 use tokio::time::timeout;
 
@@ -157,6 +158,12 @@ fn the_names_of_a_server_that_died_are_free_again() {
     let Some((nats, here, there)) = two() else {
         return;
     };
+    // No busy machine makes this longer, as it may make what is waited for below.
+    nats.js(async |js| {
+        let names = js.get_stream("KV_chat-names").await.unwrap();
+        let longest = names.cached_info().config.max_age;
+        assert_eq!(longest, Limits::DEFAULT.nats_name);
+    });
     let stopped = nats.serve();
     let mut budi = Raw::enter(there.port, "/?name=budi");
     let ana = Raw::enter(here.port, "/?name=ana");

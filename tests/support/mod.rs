@@ -434,7 +434,7 @@ impl Server {
     }
 }
 
-/// Where something of this kind can be, which nothing else of this run is called.
+/// A path in the temporary folder that nothing else of this run has.
 fn own_path(kind: &str) -> PathBuf {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);

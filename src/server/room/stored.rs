@@ -227,20 +227,20 @@ impl Room {
     pub fn enter_knowing(
         self: &Arc<Self>,
         asked: Option<&Asked>,
-        asking: &StoreAnswer,
+        answer: &StoreAnswer,
     ) -> Result<Option<Entered>, Refusal> {
         let mut state = self.state();
         let stored = self.stored.as_ref().map(|stored| &stored.store);
         if matches!(stored, Some(RoomStore::Nats(_))) {
-            let is_there = state.has_reached(asked) || asking.is_beyond;
-            if !is_there || !state.history.is_claimed(asked, asking.claim) {
+            let is_there = state.has_reached(asked) || answer.is_beyond;
+            if !is_there || !state.history.is_claimed(asked, answer.claim) {
                 return Ok(None);
             }
-            let unknown = asked.filter(|_| asking.is_beyond).map(Asked::without_past);
+            let unknown = asked.filter(|_| answer.is_beyond).map(Asked::without_past);
             let asked = unknown.as_ref().or(asked);
             return self.enter_in(&mut state, asked, None).map(Some);
         }
-        let (known, forgotten) = (&asking.known, asking.forgotten);
+        let (known, forgotten) = (&answer.known, answer.forgotten);
         if !state.history.is_known(asked, known, forgotten) {
             return Ok(None);
         }
