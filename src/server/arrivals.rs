@@ -100,6 +100,7 @@ mod tests {
         arrivals.forget_ended(open.len());
         assert!(arrivals.tasks.is_empty());
     }
+
     /// Nobody is waited for longer because all have waited long already.
     #[tokio::test(start_paused = true)]
     async fn those_who_had_their_time_lose_their_places_at_once() {

@@ -136,21 +136,18 @@ impl Log {
     }
 
     /// Waits until standard output has taken what was said, or the deadline has passed: then standard
-    /// error is told how many lines those were, for which it gets half of that time and a moment more.
+    /// error is told how many lines those were, for which it gets half of that time.
     pub fn close(&self, deadline: Duration) {
         let waiting = &self.out.waiting;
         let mut lines = 0;
-        // If this program was stopped for so long, the other thread has not had its time yet; and so below.
-        if !self.out.flush(deadline) && !self.out.flush(deadline / 8) {
+        if !self.out.flush(deadline) {
             lines = waiting.lines.load(Relaxed);
         }
         lines += waiting.dropped.swap(0, Relaxed);
         if lines > 0 {
             self.warn(format_args!("{lines} log lines dropped at the end"));
         }
-        if !self.err.flush(deadline / 2) {
-            self.err.flush(deadline / 8);
-        }
+        self.err.flush(deadline / 2);
     }
 }
 
@@ -266,11 +263,13 @@ impl Queue {
     }
 
     /// Waits until everything is written, or cannot be written any more, which was said then.
-    /// Returns false if the deadline has passed before that.
+    /// Returns false if the deadline has passed before that, and an eighth of it more: if this program was
+    /// stopped for so long, the other thread has not had its time yet.
     fn flush(&self, deadline: Duration) -> bool {
         let (done, written) = mpsc::channel();
         let _ = self.entries.send(Entry::Flush(done));
-        written.recv_timeout(deadline) != Err(RecvTimeoutError::Timeout)
+        let mut waits = [deadline, deadline / 8].into_iter();
+        waits.any(|wait| written.recv_timeout(wait) != Err(RecvTimeoutError::Timeout))
     }
 }
 
